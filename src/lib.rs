@@ -1,0 +1,1 @@
+//! A content-addressable blob store for container images.
