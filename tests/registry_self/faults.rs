@@ -1,22 +1,22 @@
 //! Every fault does what it is named for, and only where and as often as told.
 
 use std::io::{self, ErrorKind, Read as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::images::media_type;
+use crate::support::media_type;
 use crate::support::raw::{Client, Reply};
-use crate::support::{Action, Content, Fault, FaultHandle, Registry, Response};
+use crate::support::{Action, Fault, FaultHandle, Registry, Response};
 
-const BLOB: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+pub(crate) const BLOB: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-struct Setup {
-    registry: Registry,
-    path: String,
-    fault: FaultHandle,
+pub(crate) struct Setup {
+    pub registry: Registry,
+    pub path: String,
+    pub fault: FaultHandle,
 }
 
 /// A registry that does these things once to a GET of a blob.
-fn once(actions: impl IntoIterator<Item = Action>) -> Setup {
+pub(crate) fn once(actions: impl IntoIterator<Item = Action>) -> Setup {
     let registry = Registry::start();
     let path = format!("/v2/demo/blobs/{}", registry.put_blob(BLOB));
     let fault = Fault::on("GET", "/blobs/").times(1);
@@ -30,7 +30,7 @@ fn once(actions: impl IntoIterator<Item = Action>) -> Setup {
 
 impl Setup {
     /// The wrong answer; checks that the next one is right.
-    fn ask(&self, headers: &[(&str, &str)]) -> io::Result<Reply> {
+    pub(crate) fn ask(&self, headers: &[(&str, &str)]) -> io::Result<Reply> {
         let reply = Client::connect(&self.registry).ask("GET", &self.path, headers);
         assert_eq!(self.fault.hits(), 1);
         assert_eq!(Client::connect(&self.registry).get(&self.path).body, BLOB);
@@ -105,23 +105,6 @@ fn the_connection_is_reset_in_the_body() {
         (&*reply.body, reply.cut),
         (&b"01234"[..], Some(ErrorKind::ConnectionReset))
     );
-}
-
-#[test]
-fn the_body_stalls() {
-    let setup = once([Action::StallAfter(5, Duration::from_millis(200))]);
-    let started = Instant::now();
-    let reply = setup.ask(&[]).unwrap();
-    assert_eq!((&*reply.body, reply.cut), (BLOB, None));
-    assert!(started.elapsed() >= Duration::from_millis(200));
-}
-
-#[test]
-fn the_answer_is_delayed() {
-    let setup = once([Action::Delay(Duration::from_millis(200))]);
-    let started = Instant::now();
-    assert_eq!(setup.ask(&[]).unwrap().body, BLOB);
-    assert!(started.elapsed() >= Duration::from_millis(200));
 }
 
 #[test]
@@ -299,14 +282,6 @@ fn header_fields_are_wrong() {
 }
 
 #[test]
-fn the_head_is_slow() {
-    let setup = once([Action::SlowHeaders(Duration::from_millis(1))]);
-    let started = Instant::now();
-    assert_eq!(setup.ask(&[]).unwrap().body, BLOB);
-    assert!(started.elapsed() >= Duration::from_millis(100));
-}
-
-#[test]
 fn the_body_is_compressed() {
     let reply = whole(Action::Gzip);
     assert_eq!(reply.header("content-encoding"), Some("gzip"));
@@ -315,97 +290,6 @@ fn the_body_is_compressed() {
         .read_to_end(&mut plain)
         .unwrap();
     assert_eq!(plain, BLOB);
-}
-
-#[test]
-fn the_body_is_throttled() {
-    let registry = Registry::builder().throttle(100_000).start();
-    let path = format!(
-        "/v2/demo/blobs/{}",
-        registry.put_blob(Content::generated(1, 50_000))
-    );
-    let timed = |path: &str| {
-        let started = Instant::now();
-        assert_eq!(Client::connect(&registry).get(path).body.len(), 50_000);
-        started.elapsed()
-    };
-    assert!(timed(&path) >= Duration::from_millis(450));
-    registry.fault(Fault::on("GET", "/blobs/").then(Action::Throttle(50_000)));
-    assert!(
-        timed(&path) >= Duration::from_millis(950),
-        "a fault overrides the setting"
-    );
-}
-
-#[test]
-fn a_body_can_be_endless() {
-    let setup = once([Action::Long(u64::MAX / 2), Action::NoLength]);
-    let mut client = Client::connect(&setup.registry);
-    client.send("GET", &setup.path, &[]).unwrap();
-    assert_eq!(client.head().unwrap().header("content-length"), None);
-    let mut body = Vec::new();
-    client.exactly(2_000_000, &mut body).unwrap();
-    assert_eq!(body[..36], *BLOB);
-    drop(client);
-    let counted = setup.registry.requests()[0].body_bytes_sent;
-    assert!(counted >= 2_000_000, "{counted}");
-}
-
-#[test]
-fn held_requests_wait_for_the_release() {
-    let setup = once([Action::Hold(5)]);
-    let mut client = Client::connect(&setup.registry);
-    client.send("GET", &setup.path, &[]).unwrap();
-    assert!(setup.registry.wait_held(1));
-    assert_eq!(setup.registry.requests()[0].body_bytes_sent, 5);
-    client.head().unwrap();
-    let mut body = Vec::new();
-    client.exactly(5, &mut body).unwrap();
-    setup.registry.release();
-    client.exactly(31, &mut body).unwrap();
-    assert_eq!(body, BLOB);
-}
-
-#[test]
-fn a_client_that_leaves_ends_its_hold() {
-    let setup = once([Action::Hold(5)]);
-    let mut client = Client::connect(&setup.registry);
-    client.send("GET", &setup.path, &[]).unwrap();
-    assert!(setup.registry.wait_held(1));
-    drop(client);
-    while setup.registry.held() > 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(
-        setup
-            .registry
-            .bytes_sent(setup.path.rsplit('/').next().unwrap()),
-        5
-    );
-}
-
-#[test]
-fn a_registry_stops_whatever_its_faults_are_at() {
-    let hour = Duration::from_secs(3600);
-    for action in [
-        Action::Delay(hour),
-        Action::StallAfter(5, hour),
-        Action::Hold(5),
-        Action::SlowHeaders(hour),
-        Action::Throttle(1),
-        Action::Long(u64::MAX / 2),
-    ] {
-        let setup = once([action]);
-        let mut client = Client::connect(&setup.registry);
-        client.send("GET", &setup.path, &[]).unwrap();
-        while setup.fault.hits() == 0 {
-            std::thread::yield_now();
-        }
-        drop(setup.registry);
-        let mut rest = Vec::new();
-        // Closed or reset, according to what was under way.
-        client.rest(&mut rest).ok();
-    }
 }
 
 #[test]

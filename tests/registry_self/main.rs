@@ -13,3 +13,4 @@ mod recording;
 mod serving;
 #[path = "../support/mod.rs"]
 mod support;
+mod waits;

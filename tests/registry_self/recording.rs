@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::images::media_type;
+use crate::support::media_type;
 use crate::support::raw::Client;
 use crate::support::{Action, Content, Fault, Registry};
 

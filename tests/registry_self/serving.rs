@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use proptest::prelude::*;
 
-use crate::support::images::media_type;
+use crate::support::media_type;
 use crate::support::raw::Client;
 use crate::support::{Content, Image, Layer, Registry, sha256};
 

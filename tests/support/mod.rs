@@ -38,6 +38,7 @@ mod content;
 mod faults;
 mod http;
 pub mod images;
+pub mod media_type;
 pub mod raw;
 mod record;
 mod registry;
