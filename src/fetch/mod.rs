@@ -1,6 +1,6 @@
 //! Asking registries for images: the client side of the OCI distribution specification.
 //!
-//! [`RegistryPull`] is what a pull needs of a registry; `HttpRegistry` is the one that speaks
+//! [`RegistryPull`] is what a pull needs of a registry; [`HttpRegistry`] is the one that speaks
 //! HTTP. Each of its calls is one attempt: [`retry`] repeats what may succeed when repeated, out of
 //! a [`RetryBudget`] that a whole pull shares. [`AuthProvider`] says who to be at which registry.
 //!
@@ -9,13 +9,22 @@
 //!
 //! This module does not know the store: it hands out bytes, and its caller puts them away.
 
+mod answer;
 mod auth;
+mod body;
+mod challenge;
+mod http;
 mod origin;
 mod range;
+mod redirect;
 mod registry;
 mod retry;
+mod session;
+mod token;
+mod transport;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
+pub use http::{HttpRegistry, HttpRegistryBuilder};
 pub use origin::{Origin, Scheme};
 pub use range::ByteRange;
 pub use registry::{BlobBody, RawManifest, RegistryPull};
