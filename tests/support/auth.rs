@@ -58,14 +58,10 @@ impl Bearer {
         self
     }
 
-    /// Names the field (or fields, at several calls) of the answer that holds the token;
-    /// `token` when never called.
+    /// Names the fields of the answer that hold the token; `token` alone unless called.
     #[must_use]
-    pub fn field(mut self, name: &str) -> Self {
-        if self.fields == ["token"] {
-            self.fields.clear();
-        }
-        self.fields.push(name.to_owned());
+    pub fn fields(mut self, names: &[&str]) -> Self {
+        self.fields = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 

@@ -9,33 +9,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::content::{Content, sha256};
-
-/// Media types of the OCI image specification 1.1, and their Docker v2 counterparts.
-pub mod media_type {
-    /// An OCI image manifest.
-    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-    /// An OCI image index.
-    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    /// An OCI image config.
-    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-    /// A tar layer.
-    pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-    /// A gzipped tar layer.
-    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-    /// An attestation.
-    pub const IN_TOTO: &str = "application/vnd.in-toto+json";
-    /// A Docker image manifest, version 2, schema 2.
-    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-    /// A Docker manifest list.
-    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-    /// A Docker image config.
-    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    /// A tar layer, in Docker's words.
-    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
-    /// A gzipped tar layer, in Docker's words.
-    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-}
-use media_type as media;
+use super::media_type as media;
 
 const CREATED: &str = "2024-02-29T12:00:00Z";
 
@@ -172,12 +146,16 @@ impl Image {
     }
 
     /// The same image as Docker writes it: its media types, and JSON with line breaks.
+    /// Attestations are left out.
     pub fn docker(&self) -> Self {
         match &self.platform {
             Some(platform) => Self::build(platform, &self.layers, true),
             None => {
-                let children: Vec<_> = self.children.iter().map(Self::docker).collect();
-                Self::listed(children, true)
+                let images = self
+                    .children
+                    .iter()
+                    .filter(|child| child.annotations.is_none());
+                Self::listed(images.map(Self::docker).collect(), true)
             }
         }
     }

@@ -282,6 +282,11 @@ impl Registry {
         self.signals.release();
     }
 
+    /// Requests held now.
+    pub fn held(&self) -> usize {
+        self.signals.held()
+    }
+
     /// Waits until at least `count` requests are held; false when a minute was not enough.
     #[must_use]
     pub fn wait_held(&self, count: usize) -> bool {
