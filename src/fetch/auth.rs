@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
@@ -94,6 +95,20 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+impl<T: AuthProvider + ?Sized> AuthProvider for Arc<T> {
+    fn credentials<'a>(
+        &'a self,
+        origin: &'a Origin,
+        image: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<Credentials>>> {
+        (**self).credentials(origin, image)
+    }
+
+    fn trusts_realm(&self, registry: &Origin, realm: &Origin) -> bool {
+        (**self).trusts_realm(registry, realm)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::oci::{Descriptor, Digest, MediaType, Reference};
 
 /// What a pull needs of a registry.
 ///
-/// `HttpRegistry` implements it over HTTP; another implementation may read
+/// [`HttpRegistry`](super::HttpRegistry) implements it over HTTP; another implementation may read
 /// images from anywhere else. Each call is one attempt, so that the caller alone decides what is
 /// worth repeating. Dropping a future or a stream ends what it was doing.
 pub trait RegistryPull: Send + Sync {

@@ -10,9 +10,7 @@ const USER: &str = "Basic dXNlcjpzZWNyZXQ=";
 const TAGS: &str = "/v2/demo/tags/list";
 
 fn with(client: &mut Client, path: &str, authorization: &str) -> Reply {
-    client
-        .ask("GET", path, &[("Authorization", authorization)])
-        .unwrap()
+    client.ask("GET", path, &[("Authorization", authorization)]).unwrap()
 }
 
 fn bearer(bearer: Bearer) -> Registry {
@@ -27,10 +25,7 @@ fn token_path(scope: &str) -> String {
 
 fn token(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
-    format!(
-        "Bearer {}",
-        reply.json()["token"].as_str().expect("a token")
-    )
+    format!("Bearer {}", reply.json()["token"].as_str().expect("a token"))
 }
 
 #[test]
@@ -40,10 +35,7 @@ fn basic_lets_in_whoever_knows_the_password() {
     for path in ["/v2/", TAGS] {
         let reply = client.get(path);
         assert_eq!(reply.status, 401);
-        assert_eq!(
-            reply.header("www-authenticate"),
-            Some("Basic realm=\"registry.test\"")
-        );
+        assert_eq!(reply.header("www-authenticate"), Some("Basic realm=\"registry.test\""));
         assert_eq!(reply.json()["errors"][0]["code"], "UNAUTHORIZED");
     }
     assert_eq!(with(&mut client, "/v2/", USER).status, 200);
@@ -55,28 +47,19 @@ fn basic_lets_in_whoever_knows_the_password() {
 #[test]
 fn bearer_says_where_to_ask_and_for_what() {
     let registry = bearer(Bearer::anonymous());
-    let realm = format!(
-        "Bearer realm=\"{}\",service=\"registry.test\"",
-        registry.url("/token")
-    );
+    let realm = format!("Bearer realm=\"{}\",service=\"registry.test\"", registry.url("/token"));
     let mut client = Client::connect(&registry);
     assert_eq!(client.get("/v2/").header("www-authenticate"), Some(&*realm));
     let scoped = format!("{realm},scope=\"repository:demo:pull\"");
     let reply = client.get(TAGS);
-    assert_eq!(
-        (reply.status, reply.header("www-authenticate")),
-        (401, Some(&*scoped))
-    );
+    assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some(&*scoped)));
 
     let granted = token(&client.get(&token_path("repository:demo:pull")));
     assert_eq!(with(&mut client, TAGS, &granted).status, 200);
     assert_eq!(with(&mut client, "/v2/", &granted).status, 200);
     let forged = with(&mut client, TAGS, "Bearer forged");
     let invalid = format!("{scoped},error=\"invalid_token\"");
-    assert_eq!(
-        (forged.status, forged.header("www-authenticate")),
-        (401, Some(&*invalid))
-    );
+    assert_eq!((forged.status, forged.header("www-authenticate")), (401, Some(&*invalid)));
 }
 
 #[test]
@@ -97,10 +80,7 @@ fn a_token_is_good_for_its_scope_only() {
         assert_eq!(reply.status, status, "{scope}");
         if status == 401 {
             let challenge = reply.header("www-authenticate").unwrap();
-            assert!(
-                challenge.ends_with(",error=\"insufficient_scope\""),
-                "{challenge}"
-            );
+            assert!(challenge.ends_with(",error=\"insufficient_scope\""), "{challenge}");
         }
     }
 }
@@ -126,11 +106,7 @@ fn tokens_for_a_user_need_the_password() {
     assert_eq!(with(&mut client, &path, "Basic eDp5").status, 401);
     let granted = token(&with(&mut client, &path, USER));
     assert_eq!(with(&mut client, TAGS, &granted).status, 200);
-    assert_eq!(
-        with(&mut client, TAGS, USER).status,
-        401,
-        "the registry itself takes no password"
-    );
+    assert_eq!(with(&mut client, TAGS, USER).status, 401, "the registry itself takes no password");
 }
 
 #[test]
@@ -161,10 +137,7 @@ fn tokens_can_be_had_by_post() {
 #[test]
 fn the_answer_has_the_fields_asked_for() {
     let ago = Duration::from_secs(3600);
-    let settings = Bearer::anonymous()
-        .fields(&["access_token"])
-        .expires_in(7200)
-        .issued_ago(ago);
+    let settings = Bearer::anonymous().fields(&["access_token"]).expires_in(7200).issued_ago(ago);
     let registry = bearer(settings);
     let reply = Client::connect(&registry).get(&token_path("x:y:z"));
     let json = reply.json();
@@ -175,14 +148,10 @@ fn the_answer_has_the_fields_asked_for() {
     let age = jiff::Timestamp::now().duration_since(issued).as_secs();
     assert!((3600..3700).contains(&age), "{age}");
 
-    let bare = Client::connect(&bearer(Bearer::anonymous()))
-        .get(&token_path("x:y:z"))
-        .json();
+    let bare = Client::connect(&bearer(Bearer::anonymous())).get(&token_path("x:y:z")).json();
     assert_eq!(bare.as_object().unwrap().len(), 1);
     let both = Bearer::anonymous().fields(&["token", "access_token"]);
-    let json = Client::connect(&bearer(both))
-        .get(&token_path("x:y:z"))
-        .json();
+    let json = Client::connect(&bearer(both)).get(&token_path("x:y:z")).json();
     assert_eq!(json["token"], json["access_token"]);
 }
 
@@ -191,20 +160,14 @@ fn tokens_expire() {
     let over = [
         Bearer::anonymous().expires_in(0),
         Bearer::anonymous().lifetime(Duration::ZERO),
-        Bearer::anonymous()
-            .expires_in(300)
-            .issued_ago(Duration::from_secs(300)),
+        Bearer::anonymous().expires_in(300).issued_ago(Duration::from_secs(300)),
         Bearer::anonymous().issued_ago(Duration::from_secs(60)),
     ];
     for settings in over {
         let registry = bearer(settings.clone());
         let mut client = Client::connect(&registry);
         let granted = token(&client.get(&token_path("repository:demo:pull")));
-        assert_eq!(
-            with(&mut client, TAGS, &granted).status,
-            401,
-            "{settings:?}"
-        );
+        assert_eq!(with(&mut client, TAGS, &granted).status, 401, "{settings:?}");
     }
     let registry = bearer(Bearer::anonymous().lifetime(Duration::from_millis(300)));
     let mut client = Client::connect(&registry);
@@ -240,20 +203,10 @@ fn tokens_can_come_from_another_origin() {
         .token_server(&tokens)
         .start();
     let mut asking = Client::connect(&two);
-    let challenge = asking
-        .get(TAGS)
-        .header("www-authenticate")
-        .unwrap()
-        .to_owned();
-    assert!(
-        challenge.contains(&format!("realm=\"{}\"", tokens.url("/token"))),
-        "{challenge}"
-    );
+    let challenge = asking.get(TAGS).header("www-authenticate").unwrap().to_owned();
+    assert!(challenge.contains(&format!("realm=\"{}\"", tokens.url("/token"))), "{challenge}");
     let scope = "&scope=repository:demo:pull";
-    assert_eq!(
-        asking.get(&format!("/token?service=two{scope}")).status,
-        404
-    );
+    assert_eq!(asking.get(&format!("/token?service=two{scope}")).status, 404);
 
     let mut tokens = Client::connect(&tokens);
     let for_one = token(&tokens.get(&format!("/token?service=one{scope}")));
@@ -272,8 +225,5 @@ fn the_realm_can_be_anything() {
     let registry = bearer(Bearer::anonymous().realm("file:///etc/passwd"));
     let reply = Client::connect(&registry).get("/v2/");
     let challenge = reply.header("www-authenticate").unwrap();
-    assert!(
-        challenge.starts_with("Bearer realm=\"file:///etc/passwd\","),
-        "{challenge}"
-    );
+    assert!(challenge.starts_with("Bearer realm=\"file:///etc/passwd\","), "{challenge}");
 }

@@ -12,9 +12,7 @@ fn parse(bytes: &[u8]) -> serde_json::Value {
 
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(bytes)
-        .read_to_end(&mut plain)
-        .expect("gzip");
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).expect("gzip");
     plain
 }
 
@@ -39,19 +37,9 @@ fn a_layer_is_a_gzipped_tar_of_its_files() {
     let file = |(path, content): (&str, &[u8])| (path.to_owned(), 0o644, content.to_vec());
     assert_eq!(
         found,
-        [
-            folder("usr/"),
-            folder("usr/bin/"),
-            file(files[0]),
-            folder("usr/lib/"),
-            file(files[1])
-        ]
+        [folder("usr/"), folder("usr/bin/"), file(files[0]), folder("usr/lib/"), file(files[1])]
     );
-    assert_eq!(
-        Layer::files(&files).digest,
-        layer.digest,
-        "the same at every build"
-    );
+    assert_eq!(Layer::files(&files).digest, layer.digest, "the same at every build");
     assert_eq!(Layer::plain_files(&files).digest, layer.diff_id);
 }
 
@@ -66,10 +54,7 @@ fn check(image: &Image, types: [&str; 4]) {
     assert_eq!(manifest["config"]["mediaType"], types[1]);
     assert_eq!(manifest["config"]["digest"], *config.digest);
     assert_eq!(manifest["config"]["size"], config.size);
-    assert_eq!(
-        manifest["layers"].as_array().unwrap().len(),
-        image.layers.len()
-    );
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), image.layers.len());
     let config = parse(&config.content.to_vec());
     for (number, layer) in image.layers.iter().enumerate() {
         let descriptor = &manifest["layers"][number];
@@ -88,15 +73,7 @@ fn an_image_is_oci_or_docker() {
     let image = Image::for_platform("linux/arm64/v8", &layers);
     use media_type::*;
     check(&image, [MANIFEST, CONFIG, LAYER_GZIP, LAYER]);
-    check(
-        &image.docker(),
-        [
-            DOCKER_MANIFEST,
-            DOCKER_CONFIG,
-            DOCKER_LAYER_GZIP,
-            DOCKER_LAYER,
-        ],
-    );
+    check(&image.docker(), [DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_LAYER]);
     let config = parse(&image.config.unwrap().content.to_vec());
     assert_eq!(config["os"], "linux");
     assert_eq!(config["architecture"], "arm64");
@@ -106,10 +83,7 @@ fn an_image_is_oci_or_docker() {
 #[test]
 fn a_docker_manifest_does_not_survive_being_written_anew() {
     let docker = Image::of(&[Layer::files(&[("a", b"b")])]).docker();
-    assert_ne!(
-        parse(&docker.manifest).to_string().into_bytes(),
-        docker.manifest
-    );
+    assert_ne!(parse(&docker.manifest).to_string().into_bytes(), docker.manifest);
 }
 
 #[test]
@@ -132,10 +106,7 @@ fn an_index_lists_platforms_and_attestations() {
         let unknown = serde_json::json!({"os": "unknown", "architecture": "unknown"});
         assert_eq!(attestation["platform"], unknown);
         let annotations = &attestation["annotations"];
-        assert_eq!(
-            annotations["vnd.docker.reference.type"],
-            "attestation-manifest"
-        );
+        assert_eq!(annotations["vnd.docker.reference.type"], "attestation-manifest");
         assert_eq!(annotations["vnd.docker.reference.digest"], image["digest"]);
     }
     let list = index.docker();
@@ -150,11 +121,7 @@ fn a_series_shares_layers() {
     let layers: Vec<_> = series.iter().flat_map(|image| &image.layers).collect();
     let distinct: BTreeSet<_> = layers.iter().map(|layer| &layer.digest).collect();
     assert_eq!((layers.len(), distinct.len()), (12, 1 + 2 + 4));
-    assert!(
-        series
-            .iter()
-            .all(|image| image.layers[0].digest == series[0].layers[0].digest)
-    );
+    assert!(series.iter().all(|image| image.layers[0].digest == series[0].layers[0].digest));
     assert_eq!(series[2].layers[1].digest, series[3].layers[1].digest);
     assert_ne!(series[1].layers[1].digest, series[2].layers[1].digest);
 }
@@ -164,15 +131,7 @@ fn a_synthetic_image_has_the_sizes_asked_for() {
     let image = images::synthetic(&[0, 1, 100_000]);
     let sizes: Vec<_> = image.layers.iter().map(|layer| layer.size).collect();
     assert_eq!(sizes, [0, 1, 100_000]);
-    check(
-        &image,
-        [
-            media_type::MANIFEST,
-            media_type::CONFIG,
-            "",
-            media_type::LAYER,
-        ],
-    );
+    check(&image, [media_type::MANIFEST, media_type::CONFIG, "", media_type::LAYER]);
 }
 
 #[test]
@@ -181,21 +140,13 @@ fn a_pushed_index_can_be_had_whole() {
     let index = images::multi_platform(&["linux/amd64", "linux/arm64/v8"]);
     registry.push("multi", "1", &index);
     let mut client = Client::connect(&registry);
-    let manifests: BTreeSet<_> = index
-        .children
-        .iter()
-        .chain([&index])
-        .map(|one| one.digest.clone())
-        .collect();
+    let manifests: BTreeSet<_> =
+        index.children.iter().chain([&index]).map(|one| one.digest.clone()).collect();
     let closure = index.closure();
     // Index; four manifests and four configs; the common layer, two own, two attestations.
     assert_eq!(closure.len(), 1 + 4 + 4 + 1 + 2 + 2);
     for (digest, content) in closure {
-        let kind = if manifests.contains(&digest) {
-            "manifests"
-        } else {
-            "blobs"
-        };
+        let kind = if manifests.contains(&digest) { "manifests" } else { "blobs" };
         let reply = client.get(&format!("/v2/multi/{kind}/{digest}"));
         assert_eq!(reply.status, 200);
         assert_eq!(reply.body, content.to_vec());

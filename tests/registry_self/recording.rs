@@ -13,11 +13,7 @@ fn requests_are_recorded_as_they_were() {
     registry.put_manifest("demo", Some("1"), media_type::MANIFEST, "{}");
     let mut client = Client::connect(&registry);
     let path = format!("/v2/demo/blobs/{digest}?x=%20");
-    let headers = [
-        ("Range", "bytes=2-4"),
-        ("User-Agent", "test/1"),
-        ("Authorization", "Basic x"),
-    ];
+    let headers = [("Range", "bytes=2-4"), ("User-Agent", "test/1"), ("Authorization", "Basic x")];
     client.ask("GET", &path, &headers).unwrap();
     client.ask("HEAD", "/v2/demo/manifests/1", &[]).unwrap();
     Client::connect(&registry).get("/nowhere");
@@ -56,11 +52,7 @@ fn sends_of_a_blob_are_counted() {
     assert_eq!(counts(), (2, 13));
 
     // Neither an error's body nor a redirect's is the blob's.
-    registry.fault(
-        Fault::on("", "")
-            .times(1)
-            .then(Action::status(503, &[], "busy")),
-    );
+    registry.fault(Fault::on("", "").times(1).then(Action::status(503, &[], "busy")));
     registry.fault(Fault::on("", "").times(1).then(Action::redirect(302, "/x")));
     registry.fault(Fault::on("", "").times(1).then(Action::CloseAfter(0)));
     client.get(&path);
@@ -124,15 +116,9 @@ fn open_connections_are_counted_without_those_that_were_closed() {
     }
     assert_eq!(registry.peak_connections(), 1);
     let three = [ask(), ask(), ask()];
-    assert_eq!(
-        (registry.connections(), registry.peak_connections()),
-        (3, 3)
-    );
+    assert_eq!((registry.connections(), registry.peak_connections()), (3, 3));
     drop(three);
-    assert_eq!(
-        (registry.connections(), registry.peak_connections()),
-        (0, 3)
-    );
+    assert_eq!((registry.connections(), registry.peak_connections()), (0, 3));
     registry.clear_requests();
     assert_eq!(registry.peak_connections(), 0);
     let _one = ask();

@@ -9,10 +9,7 @@ use crate::support::raw::Client;
 use crate::support::{Content, Image, Layer, Registry, sha256};
 
 fn code(reply: &crate::support::raw::Reply) -> String {
-    reply.json()["errors"][0]["code"]
-        .as_str()
-        .expect("an error code")
-        .to_owned()
+    reply.json()["errors"][0]["code"].as_str().expect("an error code").to_owned()
 }
 
 #[test]
@@ -20,10 +17,7 @@ fn the_base_says_which_api_this_is() {
     let registry = Registry::start();
     let reply = Client::connect(&registry).get("/v2/");
     assert_eq!((reply.status, &*reply.body), (200, &b"{}"[..]));
-    assert_eq!(
-        reply.header("docker-distribution-api-version"),
-        Some("registry/2.0")
-    );
+    assert_eq!(reply.header("docker-distribution-api-version"), Some("registry/2.0"));
 }
 
 #[test]
@@ -65,19 +59,10 @@ fn a_manifest_of_a_type_not_accepted_is_unknown() {
     let mut client = Client::connect(&registry);
     let mut ask = |accept: &[(&str, &str)]| client.ask("GET", "/v2/demo/manifests/1", accept);
     let refused = ask(&[("Accept", media_type::MANIFEST)]).unwrap();
-    assert_eq!(
-        (refused.status, &*code(&refused)),
-        (404, "MANIFEST_UNKNOWN")
-    );
-    let both = [
-        ("Accept", media_type::MANIFEST),
-        ("Accept", media_type::INDEX),
-    ];
+    assert_eq!((refused.status, &*code(&refused)), (404, "MANIFEST_UNKNOWN"));
+    let both = [("Accept", media_type::MANIFEST), ("Accept", media_type::INDEX)];
     assert_eq!(ask(&both).unwrap().status, 200);
-    assert_eq!(
-        ask(&[("Accept", "text/html, */*;q=0.1")]).unwrap().status,
-        200
-    );
+    assert_eq!(ask(&[("Accept", "text/html, */*;q=0.1")]).unwrap().status, 200);
     assert_eq!(ask(&[]).unwrap().status, 200);
 }
 
@@ -98,13 +83,7 @@ fn what_is_not_there_has_an_error_code() {
         assert_eq!((reply.status, &*code(&reply)), (404, expected), "{path}");
         assert_eq!(reply.header("content-type"), Some("application/json"));
     }
-    for path in [
-        "/",
-        "/v1/",
-        "/token",
-        "/v2/demo",
-        &format!("/v2/demo/referrers/{nothing}"),
-    ] {
+    for path in ["/", "/v1/", "/token", "/v2/demo", &format!("/v2/demo/referrers/{nothing}")] {
         assert_eq!(client.get(path).status, 404, "{path}");
     }
     let reply = client.ask("DELETE", "/v2/demo/manifests/1", &[]).unwrap();
@@ -140,13 +119,8 @@ fn a_blob_can_be_had_by_range() {
             assert_eq!(reply.header("docker-content-digest"), Some(&*digest));
         }
     }
-    let head = client
-        .ask("HEAD", &path, &[("Range", "bytes=3-5")])
-        .unwrap();
-    assert_eq!(
-        (head.status, head.header("content-length")),
-        (200, Some("10"))
-    );
+    let head = client.ask("HEAD", &path, &[("Range", "bytes=3-5")]).unwrap();
+    assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
 }
 
 #[test]
@@ -170,18 +144,9 @@ fn an_empty_blob_has_no_ranges() {
     let path = format!("/v2/demo/blobs/{digest}");
     let mut client = Client::connect(&registry);
     let whole = client.get(&path);
-    assert_eq!(
-        (whole.status, whole.header("content-length")),
-        (200, Some("0"))
-    );
+    assert_eq!((whole.status, whole.header("content-length")), (200, Some("0")));
     for range in ["bytes=0-", "bytes=-5"] {
-        assert_eq!(
-            client
-                .ask("GET", &path, &[("Range", range)])
-                .unwrap()
-                .status,
-            416
-        );
+        assert_eq!(client.ask("GET", &path, &[("Range", range)]).unwrap().status, 416);
     }
 }
 
@@ -194,9 +159,7 @@ fn a_generated_blob_is_sent_as_its_digest_says() {
     let mut client = Client::connect(&registry);
     let whole = client.get(&path).body;
     assert_eq!(sha256(&whole), digest);
-    let part = client
-        .ask("GET", &path, &[("Range", "bytes=1000001-2999999")])
-        .unwrap();
+    let part = client.ask("GET", &path, &[("Range", "bytes=1000001-2999999")]).unwrap();
     assert_eq!(part.body, whole[1_000_001..=2_999_999]);
     assert_ne!(Content::generated(8, 3_000_001).digest(), digest);
 }
@@ -225,17 +188,11 @@ fn tags_are_listed_in_pages() {
     }
     let mut client = Client::connect(&registry);
     let all = client.get("/v2/x/y/tags/list");
-    assert_eq!(
-        all.json(),
-        serde_json::json!({"name": "x/y", "tags": ["a", "b", "c"]})
-    );
+    assert_eq!(all.json(), serde_json::json!({"name": "x/y", "tags": ["a", "b", "c"]}));
     assert_eq!(all.header("link"), None);
     let first = client.get("/v2/x/y/tags/list?n=2");
     assert_eq!(first.json()["tags"], serde_json::json!(["a", "b"]));
-    assert_eq!(
-        first.header("link"),
-        Some("</v2/x/y/tags/list?n=2&last=b>; rel=\"next\"")
-    );
+    assert_eq!(first.header("link"), Some("</v2/x/y/tags/list?n=2&last=b>; rel=\"next\""));
     let second = client.get("/v2/x/y/tags/list?n=2&last=b");
     assert_eq!(second.json()["tags"], serde_json::json!(["c"]));
     assert_eq!(second.header("link"), None);
@@ -249,15 +206,9 @@ fn what_is_removed_is_gone() {
     let mut client = Client::connect(&registry);
     registry.remove_tag("demo", "1");
     assert_eq!(client.get("/v2/demo/manifests/1").status, 404);
-    assert_eq!(
-        client.get(&format!("/v2/demo/manifests/{manifest}")).status,
-        200
-    );
+    assert_eq!(client.get(&format!("/v2/demo/manifests/{manifest}")).status, 200);
     registry.remove_manifest("demo", &manifest);
-    assert_eq!(
-        client.get(&format!("/v2/demo/manifests/{manifest}")).status,
-        404
-    );
+    assert_eq!(client.get(&format!("/v2/demo/manifests/{manifest}")).status, 404);
     registry.remove_blob(&blob);
     assert_eq!(client.get(&format!("/v2/demo/blobs/{blob}")).status, 404);
 }
@@ -268,22 +219,11 @@ fn requests_sent_at_once_are_answered_in_order() {
     let one = registry.put_blob(b"one");
     let two = registry.put_blob(b"two");
     let mut client = Client::connect(&registry);
-    client
-        .send("GET", &format!("/v2/demo/blobs/{one}"), &[])
-        .unwrap();
-    client
-        .send(
-            "GET",
-            &format!("/v2/demo/blobs/{two}"),
-            &[("Connection", "close")],
-        )
-        .unwrap();
+    client.send("GET", &format!("/v2/demo/blobs/{one}"), &[]).unwrap();
+    client.send("GET", &format!("/v2/demo/blobs/{two}"), &[("Connection", "close")]).unwrap();
     assert_eq!(client.receive("GET").unwrap().body, b"one");
     let last = client.receive("GET").unwrap();
-    assert_eq!(
-        (&*last.body, last.header("connection")),
-        (&b"two"[..], Some("close"))
-    );
+    assert_eq!((&*last.body, last.header("connection")), (&b"two"[..], Some("close")));
     assert!(client.head().is_err(), "the connection is closed");
 }
 
@@ -292,9 +232,7 @@ fn what_is_no_request_closes_the_connection() {
     let registry = Registry::start();
     for (method, target) in [("GET / x", "/"), ("GET", "/ HTTP/1.0\r\nA: "), ("G\0", "")] {
         let mut client = Client::connect(&registry);
-        client
-            .send(method, target, &[("no colon\r\nhere", "x")])
-            .unwrap();
+        client.send(method, target, &[("no colon\r\nhere", "x")]).unwrap();
         assert!(client.receive("GET").is_err());
     }
     assert!(registry.requests().is_empty());

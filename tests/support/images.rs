@@ -146,10 +146,7 @@ impl Image {
         match &self.platform {
             Some(platform) => Self::build(platform, &self.layers, true),
             None => {
-                let images = self
-                    .children
-                    .iter()
-                    .filter(|child| child.annotations.is_none());
+                let images = self.children.iter().filter(|child| child.annotations.is_none());
                 Self::listed(images.map(Self::docker).collect(), true)
             }
         }

@@ -33,10 +33,7 @@ pub struct Reply {
 impl Reply {
     /// The first header field of this name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON.
@@ -52,11 +49,7 @@ impl Client {
         let stream = TcpStream::connect(&host).expect("the registry listens");
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
-        Self {
-            stream,
-            host,
-            buffer: Vec::new(),
-        }
+        Self { stream, host, buffer: Vec::new() }
     }
 
     /// Asks, and waits for the whole answer.
@@ -128,22 +121,14 @@ impl Client {
                 line => lines.push(line),
             }
         }
-        let status = lines[0]
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok());
+        let status = lines[0].split(' ').nth(1).and_then(|code| code.parse().ok());
         let headers = lines[1..]
             .iter()
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
         let status = status.expect("a status line");
-        Ok(Reply {
-            status,
-            headers,
-            body: Vec::new(),
-            cut: None,
-        })
+        Ok(Reply { status, headers, body: Vec::new(), cut: None })
     }
 
     /// Waits for this many bytes of body.
@@ -167,9 +152,7 @@ impl Client {
 
     /// Ends the sending direction; what is under way still comes in.
     pub fn finish(&self) {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .expect("an open connection");
+        self.stream.shutdown(Shutdown::Write).expect("an open connection");
     }
 
     fn chunks(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
