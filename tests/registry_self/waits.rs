@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::eventually;
 use crate::faults::{BLOB, once};
 use crate::support::raw::Client;
 use crate::support::{Action, Content, Fault, Registry};
@@ -34,7 +35,10 @@ fn the_head_is_slow() {
 #[test]
 fn the_body_is_throttled() {
     let registry = Registry::builder().throttle(100_000).start();
-    let path = format!("/v2/demo/blobs/{}", registry.put_blob(Content::generated(1, 50_000)));
+    let path = format!(
+        "/v2/demo/blobs/{}",
+        registry.put_blob(Content::generated(1, 50_000))
+    );
     let timed = |path: &str| {
         let started = Instant::now();
         assert_eq!(Client::connect(&registry).get(path).body.len(), 50_000);
@@ -42,7 +46,10 @@ fn the_body_is_throttled() {
     };
     assert!(timed(&path) >= Duration::from_millis(450));
     registry.fault(Fault::on("GET", "/blobs/").then(Action::Throttle(50_000)));
-    assert!(timed(&path) >= Duration::from_millis(950), "a fault overrides the setting");
+    assert!(
+        timed(&path) >= Duration::from_millis(950),
+        "a fault overrides the setting"
+    );
 }
 
 #[test]
@@ -81,10 +88,13 @@ fn a_client_that_leaves_ends_its_hold() {
     client.send("GET", &setup.path, &[]).unwrap();
     assert!(setup.registry.wait_held(1));
     drop(client);
-    while setup.registry.held() > 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(setup.registry.bytes_sent(setup.path.rsplit('/').next().unwrap()), 5);
+    eventually(|| setup.registry.held() == 0);
+    assert_eq!(
+        setup
+            .registry
+            .bytes_sent(setup.path.rsplit('/').next().unwrap()),
+        5
+    );
 }
 
 #[test]
@@ -101,9 +111,7 @@ fn a_registry_stops_whatever_its_faults_are_at() {
         let setup = once([action]);
         let mut client = Client::connect(&setup.registry);
         client.send("GET", &setup.path, &[]).unwrap();
-        while setup.fault.hits() == 0 {
-            std::thread::yield_now();
-        }
+        eventually(|| setup.fault.hits() == 1);
         drop(setup.registry);
         let mut rest = Vec::new();
         // Closed or reset, according to what was under way.
