@@ -1,0 +1,518 @@
+//! The one error type of the crate.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::oci::Digest;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a source of an error may be, where the crate that raised it is nobody's business.
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why something could not be done.
+///
+/// Each message says what was tried, on what, and why it failed; where there is something to do
+/// about it, it says that too. [`Error::kind`] sorts errors by what a caller would do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as it reads after "cannot".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The file system, or the user's quota on it, is full. Parts are kept.
+    #[error(
+        "cannot {action} {}: no space left{}; `store gc` frees what no image uses, and a repeated \
+         pull continues where this one stopped",
+        path.display(), Space { needed: *needed, available: *available }
+    )]
+    NoSpace {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// How many bytes were wanted, where known.
+        needed: Option<u64>,
+        /// How many bytes the file system had left for this user, where known.
+        available: Option<u64>,
+    },
+
+    /// A directory takes no further name although the file system has space.
+    #[error(
+        "{} takes no further name although there is space: ext4 without the `large_dir` feature \
+         stops at about 5.4 million names; set it with `tune2fs -O large_dir`", path.display()
+    )]
+    DirectoryFull {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// A sync failed: what was written may or may not be on disk, and no second sync can tell.
+    #[error(
+        "cannot make {} durable: {source}; what was written to it was given up, since the kernel \
+         forgets the error after reporting it once", path.display()
+    )]
+    NotDurable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the sync reported.
+        source: io::Error,
+    },
+
+    /// There is no store at this path.
+    #[error("there is no store at {}: {reason}; `store init` makes one", path.display())]
+    NoStore {
+        /// The root that was opened.
+        path: PathBuf,
+        /// What is missing.
+        reason: &'static str,
+    },
+
+    /// The store was written by a newer version of this crate, or by something else.
+    #[error("{} is version {found:?}, and this program knows {supported}; use a newer one", path.display())]
+    UnsupportedVersion {
+        /// The file that names the version.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What is understood.
+        supported: &'static str,
+    },
+
+    /// Somebody else owns the store, or may write to it.
+    #[error("the store at {} is not safe to use: {reason}", path.display())]
+    Unsafe {
+        /// The root, or what is wrong below it.
+        path: PathBuf,
+        /// Who may do what.
+        reason: String,
+    },
+
+    /// The store lies on a file system whose locks cannot be trusted between machines.
+    #[error(
+        "the store at {} lies on {filesystem}, where locks do not hold between machines: nothing \
+         is collected there; move the store to a local disk", path.display()
+    )]
+    NetworkFilesystem {
+        /// The root.
+        path: PathBuf,
+        /// The kind of file system.
+        filesystem: &'static str,
+    },
+
+    /// A file that the store itself writes does not make sense.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A lock was held by others for too long.
+    #[error("waited {} s for {} {}, held by {holder}", waited.as_secs(), what, path.display())]
+    Locked {
+        /// Which lock, in words.
+        what: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// Who holds it, as far as can be told.
+        holder: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+
+    /// A text is no digest.
+    #[error("{text:?} is not a digest: {reason}")]
+    InvalidDigest {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A text is no image name.
+    #[error("{text:?} is not an image name: {reason}")]
+    InvalidReference {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A text is no platform.
+    #[error("{text:?} is not a platform: it must be OS/ARCH or OS/ARCH/VARIANT, as linux/arm/v7")]
+    InvalidPlatform {
+        /// The text.
+        text: String,
+    },
+
+    /// A manifest or an index is not what it should be.
+    #[error("{} is not a usable manifest: {reason}", Subject(digest))]
+    InvalidDocument {
+        /// Which one, where known.
+        digest: Option<Digest>,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A manifest is of a type that this crate does not know.
+    #[error("the media type {media_type:?} is neither an image index nor an image manifest")]
+    UnsupportedMediaType {
+        /// The type.
+        media_type: String,
+    },
+
+    /// A manifest is of Docker's schema 1.
+    #[error(
+        "the image has a Docker schema 1 manifest, a format without digests of its layers that \
+         registries gave up in 2019; push it again with a current tool, or convert it with `skopeo copy`"
+    )]
+    Schema1,
+
+    /// An index has no image for the platform that is wanted.
+    #[error("{reference} has no image for {wanted}; it has: {available}")]
+    NoPlatform {
+        /// The image.
+        reference: String,
+        /// The platform.
+        wanted: String,
+        /// What there is, separated by commas.
+        available: String,
+    },
+
+    /// No ref has this name.
+    #[error("there is no image {name:?} in the store")]
+    RefNotFound {
+        /// The name.
+        name: String,
+    },
+
+    /// No blob has this digest.
+    #[error("there is no blob {digest} in the store")]
+    BlobNotFound {
+        /// The digest.
+        digest: Digest,
+    },
+
+    /// No lease has this id.
+    #[error("there is no lease {id:?}")]
+    LeaseNotFound {
+        /// The id.
+        id: String,
+    },
+
+    /// Bytes are not those of their digest.
+    #[error("{origin} does not match its digest: expected {expected}, got {actual}")]
+    DigestMismatch {
+        /// Where the bytes came from.
+        origin: String,
+        /// The digest that was demanded.
+        expected: Digest,
+        /// The digest that the bytes have.
+        actual: Box<Digest>,
+    },
+
+    /// A blob is not as long as its descriptor says.
+    #[error("{origin} has the wrong length: its descriptor says {expected} bytes, got {actual}{}", if *more { " or more" } else { "" })]
+    SizeMismatch {
+        /// Where the bytes came from.
+        origin: String,
+        /// The length that the descriptor declares.
+        expected: u64,
+        /// How many bytes there were.
+        actual: u64,
+        /// Whether reading stopped there.
+        more: bool,
+    },
+
+    /// Something is larger than may be.
+    #[error("{what} is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The thing.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+
+    /// A blob that was there has gone while it was needed, or was never fetched.
+    #[error(
+        "{name} was not saved: its blob {digest} is no longer in the store, so something other \
+         than `store` removes files there; pull it again"
+    )]
+    Incomplete {
+        /// The ref that was to be written.
+        name: String,
+        /// The blob that is missing.
+        digest: Digest,
+    },
+
+    /// The collector could not read what keeps blobs alive, and so deleted nothing.
+    #[error("nothing was collected, since {root} cannot be followed: {source}")]
+    UnreadableRoot {
+        /// The ref, pin or lease.
+        root: String,
+        /// Why.
+        source: Box<Error>,
+    },
+
+    /// A server could not be reached, or broke off, after every retry.
+    #[error("cannot {action} {url}: {}", Chain(source.as_ref()))]
+    Network {
+        /// What was tried.
+        action: &'static str,
+        /// The address, without credentials.
+        url: String,
+        /// Why not.
+        source: Source,
+    },
+
+    /// A registry answered with an error.
+    #[error("{url} answered {status}{}", Messages(errors))]
+    Registry {
+        /// The address, without credentials.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the registry said (distribution specification, "Error Codes").
+        errors: Vec<RegistryMessage>,
+        /// How long it wants to be left alone, where it said so.
+        retry_after: Option<Duration>,
+    },
+
+    /// A server did something that its protocol does not allow.
+    #[error("{url} gave an unusable answer: {reason}")]
+    BadResponse {
+        /// The address, without credentials.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A server cannot send the part of a blob that was asked for; it may well send the whole.
+    #[error("{url} did not send the range {range}: {reason}")]
+    UnusableRange {
+        /// The address, without credentials.
+        url: String,
+        /// What was asked for, as in a `Range` header.
+        range: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+
+    /// Credentials are missing, or were refused.
+    #[error("{registry} did not let us in: {reason}")]
+    Unauthorized {
+        /// The registry's host.
+        registry: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// One entry of the `errors` that a registry answers with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryMessage {
+    /// The code, as `MANIFEST_UNKNOWN`.
+    pub code: String,
+    /// The message for people; may be empty.
+    pub message: String,
+}
+
+/// What a caller can do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input has to be changed.
+    InvalidInput,
+    /// Something stored is damaged.
+    Damage,
+    /// What was asked for does not exist.
+    NotFound,
+    /// Credentials are needed.
+    Unauthorized,
+    /// The network or the registry failed, also when asked again.
+    Network,
+    /// Bytes did not match their digest or length.
+    Mismatch,
+    /// Space has to be freed.
+    NoSpace,
+    /// There is no store.
+    NoStore,
+    /// Somebody else has to finish first.
+    Locked,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// The kind of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::InvalidDigest { .. }
+            | Error::InvalidReference { .. }
+            | Error::InvalidPlatform { .. } => ErrorKind::InvalidInput,
+            Error::Damaged { .. } | Error::UnreadableRoot { .. } => ErrorKind::Damage,
+            Error::RefNotFound { .. }
+            | Error::BlobNotFound { .. }
+            | Error::LeaseNotFound { .. }
+            | Error::NoPlatform { .. }
+            | Error::Registry { status: 404, .. } => ErrorKind::NotFound,
+            Error::Unauthorized { .. } | Error::Registry { status: 401 | 403, .. } => {
+                ErrorKind::Unauthorized
+            }
+            Error::Network { .. }
+            | Error::Registry { .. }
+            | Error::BadResponse { .. }
+            | Error::UnusableRange { .. } => ErrorKind::Network,
+            Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => ErrorKind::Mismatch,
+            Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
+            Error::NoStore { .. } => ErrorKind::NoStore,
+            Error::Locked { .. } => ErrorKind::Locked,
+            _ => ErrorKind::Other,
+        }
+    }
+
+    pub(crate) fn document(reason: impl fmt::Display) -> Error {
+        Error::InvalidDocument { digest: None, reason: reason.to_string() }
+    }
+
+    /// Names the document that this error is about, where that was not known when it arose.
+    pub(crate) fn of_document(self, of: &Digest) -> Error {
+        match self {
+            Error::InvalidDocument { digest: None, reason } => {
+                Error::InvalidDocument { digest: Some(*of), reason }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Gives an [`io::Error`] the path and the action that it lacks.
+pub(crate) trait IoContext<T> {
+    /// `action` reads after "cannot": "open", "write to".
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|error| {
+            let (source, path) = (error.into(), path.as_ref().to_path_buf());
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Error::NoSpace { action, path, needed: None, available: None }
+                }
+                _ => Error::Io { action, path, source },
+            }
+        })
+    }
+}
+
+struct Space {
+    needed: Option<u64>,
+    available: Option<u64>,
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.needed, self.available) {
+            (Some(needed), Some(available)) => write!(
+                f,
+                " ({needed} bytes are needed, {available} are free: {} are missing)",
+                needed.saturating_sub(available)
+            ),
+            (Some(needed), None) => write!(f, " ({needed} bytes are needed)"),
+            (None, Some(available)) => write!(f, " ({available} bytes are free)"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+struct Subject<'a>(&'a Option<Digest>);
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(digest) => fmt::Display::fmt(digest, f),
+            None => f.write_str("the document"),
+        }
+    }
+}
+
+struct Messages<'a>(&'a [RegistryMessage]);
+
+impl fmt::Display for Messages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, RegistryMessage { code, message }) in self.0.iter().enumerate() {
+            f.write_str(if n == 0 { ": " } else { "; " })?;
+            match message.is_empty() {
+                true => f.write_str(code)?,
+                false => write!(f, "{code} ({message})")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An error with everything that caused it: HTTP libraries say "error sending request" and keep
+/// "connection refused" for whoever asks.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_what_where_and_why() {
+        let error = Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied))
+            .context("open", "/srv/x")
+            .unwrap_err();
+        assert_eq!(error.to_string(), "cannot open /srv/x: permission denied");
+
+        let error = Error::NoSpace {
+            action: "write to",
+            path: "/srv/x".into(),
+            needed: Some(100),
+            available: Some(40),
+        };
+        assert!(error.to_string().contains("60 are missing"), "{error}");
+
+        let errors = vec![
+            RegistryMessage { code: "DENIED".into(), message: String::new() },
+            RegistryMessage { code: "UNKNOWN".into(), message: "no".into() },
+        ];
+        let error =
+            Error::Registry { url: "http://r/v2/".into(), status: 403, errors, retry_after: None };
+        assert_eq!(error.to_string(), "http://r/v2/ answered 403: DENIED; UNKNOWN (no)");
+        assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let full = || Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full().context("write", "/x").unwrap_err().kind(), ErrorKind::NoSpace);
+    }
+}

@@ -1,0 +1,22 @@
+//! Asking registries for images: the client side of the OCI distribution specification.
+//!
+//! [`RegistryPull`] is what a pull needs of a registry; `HttpRegistry` is the one that speaks
+//! HTTP. Each of its calls is one attempt: [`retry`] repeats what may succeed when repeated, out of
+//! a [`RetryBudget`] that a whole pull shares. [`AuthProvider`] says who to be at which registry.
+//!
+//! Answers are hostile until checked: every body is capped, every redirect is judged before it is
+//! followed, and credentials stay with the scheme, host and port they were given for.
+//!
+//! This module does not know the store: it hands out bytes, and its caller puts them away.
+
+mod auth;
+mod origin;
+mod range;
+mod registry;
+mod retry;
+
+pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
+pub use origin::{Origin, Scheme};
+pub use range::ByteRange;
+pub use registry::{BlobBody, RawManifest, RegistryPull};
+pub use retry::{Retry, RetryBudget, RetryPolicy, is_transient, retry};
