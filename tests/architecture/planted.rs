@@ -193,7 +193,9 @@ fn unsafe_stands_in_sys_alone() {
 fn files_are_opened_in_sys_alone() {
     let forms = [
         "use std::fs;",
-        "use std::{io, fs::File};",
+        "use std::{io, fs::Metadata};",
+        "use std::fs::File as Opener;",
+        "fn f() { std::fs::File::open(x); }",
         "use ::std::fs::read;",
         "use tokio::{fs, io};",
         "use std::os::unix::fs::OpenOptionsExt;",
@@ -222,7 +224,7 @@ fn files_are_opened_in_sys_alone() {
     assert_eq!(
         caught(
             "src/store/blob.rs",
-            "use std::io::{self, Read};\nuse std::os::fd::OwnedFd;\nfn f() { self.fs.read() }"
+            "use std::fs::File;\nuse std::io::{self, Read};\nuse std::os::fd::OwnedFd;\nfn f() { self.fs.read() }"
         ),
         []
     );
