@@ -9,33 +9,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::content::{Content, sha256};
-
-/// Media types of the OCI image specification 1.1, and their Docker v2 counterparts.
-pub mod media_type {
-    /// An OCI image manifest.
-    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-    /// An OCI image index.
-    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    /// An OCI image config.
-    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-    /// A tar layer.
-    pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-    /// A gzipped tar layer.
-    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-    /// An attestation.
-    pub const IN_TOTO: &str = "application/vnd.in-toto+json";
-    /// A Docker image manifest, version 2, schema 2.
-    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-    /// A Docker manifest list.
-    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-    /// A Docker image config.
-    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    /// A tar layer, in Docker's words.
-    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
-    /// A gzipped tar layer, in Docker's words.
-    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-}
-use media_type as media;
+use super::media_type as media;
 
 const CREATED: &str = "2024-02-29T12:00:00Z";
 
@@ -61,10 +35,7 @@ impl Layer {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         gzip.write_all(&tar).expect("memory takes every write");
         let bytes = gzip.finish().expect("memory takes every write");
-        Self {
-            diff_id: sha256(&tar),
-            ..Self::blob(media::LAYER_GZIP, bytes)
-        }
+        Self { diff_id: sha256(&tar), ..Self::blob(media::LAYER_GZIP, bytes) }
     }
 
     /// The same as a plain tar.
@@ -134,9 +105,7 @@ fn append(
     header.set_gid(0);
     header.set_mtime(0);
     header.set_size(bytes.len() as u64);
-    archive
-        .append_data(&mut header, path, bytes)
-        .expect("memory takes every write");
+    archive.append_data(&mut header, path, bytes).expect("memory takes every write");
 }
 
 /// An image of one platform, or an index over several such images.
@@ -172,12 +141,16 @@ impl Image {
     }
 
     /// The same image as Docker writes it: its media types, and JSON with line breaks.
+    /// Attestations are left out.
     pub fn docker(&self) -> Self {
         match &self.platform {
             Some(platform) => Self::build(platform, &self.layers, true),
             None => {
-                let children: Vec<_> = self.children.iter().map(Self::docker).collect();
-                Self::listed(children, true)
+                let images = self
+                    .children
+                    .iter()
+                    .filter(|child| child.annotations.is_none());
+                Self::listed(images.map(Self::docker).collect(), true)
             }
         }
     }
@@ -227,10 +200,7 @@ impl Image {
         config: Layer,
         layers: &[Layer],
     ) -> Self {
-        let descriptors: Vec<_> = layers
-            .iter()
-            .map(|layer| layer.descriptor(docker))
-            .collect();
+        let descriptors: Vec<_> = layers.iter().map(|layer| layer.descriptor(docker)).collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
@@ -246,17 +216,10 @@ impl Image {
     }
 
     fn listed(children: Vec<Self>, docker: bool) -> Self {
-        let media_type = if docker {
-            media::DOCKER_LIST
-        } else {
-            media::INDEX
-        };
+        let media_type = if docker { media::DOCKER_LIST } else { media::INDEX };
         let manifests: Vec<_> = children.iter().map(Self::listing).collect();
         let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
-        Self {
-            children,
-            ..Self::bare(media_type, encode(&index, docker))
-        }
+        Self { children, ..Self::bare(media_type, encode(&index, docker)) }
     }
 
     fn bare(media_type: &str, manifest: Vec<u8>) -> Self {
@@ -379,10 +342,8 @@ pub fn series_of_sizes(count: u64, [base, runtime, application]: [u64; 3]) -> Ve
 
 /// An image of generated layers of these sizes in bytes.
 pub fn synthetic(sizes: &[u64]) -> Image {
-    let layers: Vec<_> = (1..)
-        .zip(sizes)
-        .map(|(seed, size)| Layer::generated(seed, *size))
-        .collect();
+    let layers: Vec<_> =
+        (1..).zip(sizes).map(|(seed, size)| Layer::generated(seed, *size)).collect();
     Image::of(&layers)
 }
 

@@ -38,6 +38,8 @@ mod content;
 mod faults;
 mod http;
 pub mod images;
+pub mod media_type;
+pub mod raw;
 mod record;
 mod registry;
 mod routes;
