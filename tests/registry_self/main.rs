@@ -22,10 +22,7 @@ use std::time::{Duration, Instant};
 fn eventually(mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(
-            started.elapsed() < Duration::from_secs(30),
-            "it never came to pass"
-        );
+        assert!(started.elapsed() < Duration::from_secs(30), "it never came to pass");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -35,10 +35,7 @@ fn the_head_is_slow() {
 #[test]
 fn the_body_is_throttled() {
     let registry = Registry::builder().throttle(100_000).start();
-    let path = format!(
-        "/v2/demo/blobs/{}",
-        registry.put_blob(Content::generated(1, 50_000))
-    );
+    let path = format!("/v2/demo/blobs/{}", registry.put_blob(Content::generated(1, 50_000)));
     let timed = |path: &str| {
         let started = Instant::now();
         assert_eq!(Client::connect(&registry).get(path).body.len(), 50_000);
@@ -46,10 +43,7 @@ fn the_body_is_throttled() {
     };
     assert!(timed(&path) >= Duration::from_millis(450));
     registry.fault(Fault::on("GET", "/blobs/").then(Action::Throttle(50_000)));
-    assert!(
-        timed(&path) >= Duration::from_millis(950),
-        "a fault overrides the setting"
-    );
+    assert!(timed(&path) >= Duration::from_millis(950), "a fault overrides the setting");
 }
 
 #[test]
@@ -89,12 +83,7 @@ fn a_client_that_leaves_ends_its_hold() {
     assert!(setup.registry.wait_held(1));
     drop(client);
     eventually(|| setup.registry.held() == 0);
-    assert_eq!(
-        setup
-            .registry
-            .bytes_sent(setup.path.rsplit('/').next().unwrap()),
-        5
-    );
+    assert_eq!(setup.registry.bytes_sent(setup.path.rsplit('/').next().unwrap()), 5);
 }
 
 #[test]
