@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub enum Claim {
     /// It is there.
     Committed,
     /// It is this caller's to download, from the part's length on.
-    Held(Part),
+    Held(Box<Part>),
     /// Somebody else downloads it; this shows how far they are.
     Busy(PartWatch),
 }
@@ -103,7 +103,9 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
         }
         let file = open_part(layout, &name)?;
         let storage = Storage::Named { file, name, lock_name, _lock: lock };
-        return Part::new(layout, pinned, storage)?.adopted().map(Claim::Held);
+        return Part::new(layout, pinned, storage)?
+            .adopted()
+            .map(|part| Claim::Held(Box::new(part)));
     }
 }
 
@@ -232,8 +234,7 @@ impl Part {
     /// [`Error::Io`].
     pub fn restart(&mut self) -> Result<()> {
         let path = self.path();
-        self.file().set_len(0).context("empty", &path)?;
-        self.file().seek(SeekFrom::Start(0)).context("empty", &path)?;
+        sys::empty(self.file()).context("empty", &path)?;
         self.hasher = self.pinned.digest().algorithm().hasher();
         (self.len, self.written_back, self.reserved) = (0, 0, 0);
         Ok(())
