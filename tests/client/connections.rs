@@ -3,13 +3,14 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::thread;
+use std::time::Duration;
 
 use layerstore::fetch::{HttpRegistry, RegistryPull as _, is_transient};
 use layerstore::oci::MediaType;
 use layerstore::{Descriptor, Error, ErrorKind, Reference};
 
-use super::support::{Action, Bearer, Registry};
-use super::{blob_error, client, fetch, run, with_image};
+use super::support::{Action, Bearer, Fault, Registry};
+use super::{blob_error, client, fetch, run, with_blob, with_image};
 
 #[test]
 fn small_blobs_share_a_connection() {
@@ -32,6 +33,20 @@ fn small_blobs_share_a_connection() {
     let requests = registry.requests();
     assert_eq!(requests.len(), 8, "{requests:#?}");
     assert!(requests.iter().all(|it| it.connection == 1), "{requests:#?}");
+}
+
+#[test]
+fn a_redirect_whose_body_is_late_still_keeps_its_connection() {
+    let registry = Registry::start();
+    let (image, blob, bytes) = with_blob(&registry);
+    let to = format!("/v2/other/blobs/{}", blob.digest);
+    let moved = Action::status(307, &[("Location", &to)], "it has moved");
+    let late = Action::StallAfter(1, Duration::from_millis(50));
+    registry.fault(Fault::on("GET", "/v2/demo/blobs/").then(moved).then(late));
+    let (_, whole) = run(fetch(&client(&registry), &image, &blob, None)).unwrap();
+    assert_eq!(whole, bytes);
+    let connections: Vec<_> = registry.requests().into_iter().map(|it| it.connection).collect();
+    assert_eq!(connections, [1, 1]);
 }
 
 #[test]
