@@ -221,7 +221,7 @@ pub enum Error {
         /// The digest that was demanded.
         expected: Digest,
         /// The digest that the bytes have.
-        actual: Digest,
+        actual: Box<Digest>,
     },
 
     /// A blob is not as long as its descriptor says.

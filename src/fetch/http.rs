@@ -125,7 +125,7 @@ impl HttpRegistry {
         match image.digest() {
             Some(demanded) if demanded.algorithm() == digest.algorithm() && *demanded != digest => {
                 let (origin, expected) = (shown(&answer.url), *demanded);
-                Err(Error::DigestMismatch { origin, expected, actual: digest })
+                Err(Error::DigestMismatch { origin, expected, actual: Box::new(digest) })
             }
             demanded => Ok(Descriptor::new(media_type, *demanded.unwrap_or(&digest), size)),
         }
@@ -148,8 +148,8 @@ impl HttpRegistry {
         let bytes = answer.document(MAX_DOCUMENT_SIZE).await?;
         let demanded = digest.or(image.digest());
         for expected in demanded.into_iter().chain(&declared) {
-            let actual = expected.algorithm().digest(&bytes);
-            if actual != *expected {
+            let actual = Box::new(expected.algorithm().digest(&bytes));
+            if *actual != *expected {
                 return Err(Error::DigestMismatch { origin, expected: *expected, actual });
             }
         }

@@ -7,25 +7,32 @@
 //! Answers are hostile until checked: every body is capped, every redirect is judged before it is
 //! followed, and credentials stay with the scheme, host and port they were given for.
 //!
-//! This module does not know the store: it hands out bytes, and its caller puts them away.
+//! Clients do not know the store: they hand out bytes. A [`Puller`] brings the two together.
 
 mod answer;
 mod auth;
 mod body;
 mod challenge;
 mod http;
+mod local;
 mod origin;
+mod plan;
+mod progress;
+mod puller;
 mod range;
 mod redirect;
 mod registry;
 mod retry;
 mod session;
 mod token;
+mod transfer;
 mod transport;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
 pub use http::{HttpRegistry, HttpRegistryBuilder};
 pub use origin::{Origin, Scheme};
+pub use progress::{Event, Observer};
+pub use puller::{PullPolicy, Pulled, Puller};
 pub use range::ByteRange;
 pub use registry::{BlobBody, RawManifest, RegistryPull};
 pub use retry::{Retry, RetryBudget, RetryPolicy, is_transient, retry};

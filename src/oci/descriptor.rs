@@ -54,7 +54,7 @@ impl Descriptor {
             return Err(Error::document(format!("a descriptor declares {size} bytes")));
         }
         Ok(Descriptor {
-            media_type: MediaType::new(&spec.media_type().to_string()),
+            media_type: MediaType::new(spec.media_type().as_ref()),
             digest: spec.digest().to_string().parse()?,
             size,
             platform: spec.platform().as_ref().map(Platform::from_spec),

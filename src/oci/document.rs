@@ -10,7 +10,7 @@ pub enum Document {
     /// An OCI image index or a Docker manifest list.
     Index(Index),
     /// An OCI or Docker schema 2 image manifest.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// An image index (image specification, "OCI Image Index Specification").
@@ -126,7 +126,7 @@ impl Shape {
         }
         let document = match media_type.kind() {
             BlobKind::Index => Document::Index(parse_index(bytes, media_type)?),
-            BlobKind::Manifest => Document::Manifest(parse_manifest(bytes, media_type)?),
+            BlobKind::Manifest => Document::Manifest(Box::new(parse_manifest(bytes, media_type)?)),
             BlobKind::Schema1 | BlobKind::Other => {
                 return Err(Error::UnsupportedMediaType { media_type: media_type.to_string() });
             }

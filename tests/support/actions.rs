@@ -82,11 +82,7 @@ impl Action {
     /// Answers with this status, these header fields and this body.
     pub fn status(status: u16, headers: &[(&str, &str)], body: impl Into<Content>) -> Self {
         let response = Response::new(status).body(body);
-        Self::Respond(
-            headers
-                .iter()
-                .fold(response, |all, (name, value)| all.header(name, *value)),
-        )
+        Self::Respond(headers.iter().fold(response, |all, (name, value)| all.header(name, *value)))
     }
 
     /// Answers with an `errors` document of the distribution specification.
@@ -121,10 +117,7 @@ impl Action {
     }
 
     pub(super) fn needs_success(&self) -> bool {
-        !matches!(
-            self,
-            Self::Respond(_) | Self::Close | Self::Delay(_) | Self::Run(_)
-        )
+        !matches!(self, Self::Respond(_) | Self::Close | Self::Delay(_) | Self::Run(_))
     }
 
     /// Does this to the answer `to`; `honest` gives the answer to another request.
@@ -163,10 +156,7 @@ impl Action {
                 let mut whole = request.clone();
                 whole.headers.retain(|(name, _)| name != "range");
                 let delivery = to.delivery.clone();
-                *to = Response {
-                    delivery,
-                    ..honest(&whole)
-                };
+                *to = Response { delivery, ..honest(&whole) };
             }
             Self::Gzip => {
                 to.body = gzip(&to.body.to_vec()).into();
@@ -196,20 +186,12 @@ impl Action {
                 let mut other = request.clone();
                 let first = if first == 0 { 1 } else { first - 1 };
                 other.headers.retain(|(name, _)| name != "range");
-                other
-                    .headers
-                    .push(("range".to_owned(), format!("bytes={first}-{last}")));
+                other.headers.push(("range".to_owned(), format!("bytes={first}-{last}")));
                 let delivery = to.delivery.clone();
-                *to = Response {
-                    delivery,
-                    ..honest(&other)
-                };
+                *to = Response { delivery, ..honest(&other) };
             }
             Self::WrongTotal => {
-                to.set(
-                    "Content-Range",
-                    format!("bytes {first}-{last}/{}", total + 1),
-                );
+                to.set("Content-Range", format!("bytes {first}-{last}/{}", total + 1));
             }
             Self::PartialRange(n) => {
                 to.body = to.body.slice(0, (*n).max(1));

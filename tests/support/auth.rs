@@ -45,10 +45,7 @@ impl Bearer {
 
     /// Tokens for one user, who shows the password by Basic or in a `password` grant.
     pub fn user(user: &str, password: &str) -> Self {
-        Self {
-            user: Some((user.to_owned(), password.to_owned())),
-            ..Self::anonymous()
-        }
+        Self { user: Some((user.to_owned(), password.to_owned())), ..Self::anonymous() }
     }
 
     /// Accepts this token in a `refresh_token` grant too.
@@ -118,12 +115,7 @@ impl Issuer {
     /// An issuer whose tokens are had at `realm`, unless the settings name another one.
     pub(super) fn new(settings: Bearer, realm: &str) -> Self {
         let realm = settings.realm.clone().unwrap_or_else(|| realm.to_owned());
-        Self {
-            settings,
-            realm,
-            granted: Mutex::default(),
-            issued: AtomicU64::new(0),
-        }
+        Self { settings, realm, granted: Mutex::default(), issued: AtomicU64::new(0) }
     }
 
     pub(super) fn service(&self) -> &str {
@@ -157,11 +149,7 @@ impl Issuer {
             return Response::error(401, "UNAUTHORIZED", "incorrect username or password");
         }
         let scopes = parameters("scope");
-        let scopes = scopes
-            .iter()
-            .flat_map(|list| list.split(' '))
-            .map(str::to_owned)
-            .collect();
+        let scopes = scopes.iter().flat_map(|list| list.split(' ')).map(str::to_owned).collect();
         let mut answer = self.issue(scopes);
         if request.method == "POST"
             && let Some(token) = &self.settings.refresh_token
@@ -197,19 +185,10 @@ impl Issuer {
         // Long and odd enough that no log has it by chance.
         let seed = format!("{number} {}", Timestamp::now());
         let token = format!("tok{}", &sha256(seed.as_bytes())["sha256:".len()..]);
-        let announced = self
-            .settings
-            .expires_in
-            .map_or(DEFAULT_LIFETIME, Duration::from_secs);
+        let announced = self.settings.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
         let ago = self.settings.issued_ago.unwrap_or_default();
-        let lifetime = self
-            .settings
-            .lifetime
-            .unwrap_or(announced.saturating_sub(ago));
-        let grant = Grant {
-            scopes,
-            until: Instant::now() + lifetime,
-        };
+        let lifetime = self.settings.lifetime.unwrap_or(announced.saturating_sub(ago));
+        let grant = Grant { scopes, until: Instant::now() + lifetime };
         self.granted.lock().unwrap().insert(token.clone(), grant);
         let mut answer = json!({});
         for field in &self.settings.fields {
@@ -225,23 +204,18 @@ impl Issuer {
     }
 
     fn challenge(&self, request: &Request, scope: Option<&str>) -> Option<String> {
-        let token = request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix("Bearer "));
+        let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
         let granted = self.granted.lock().unwrap();
-        let grant = token
-            .and_then(|token| granted.get(token))
-            .filter(|grant| grant.until > Instant::now());
+        let grant =
+            token.and_then(|token| granted.get(token)).filter(|grant| grant.until > Instant::now());
         let allowed = grant.is_some_and(|grant| {
             scope.is_none_or(|scope| grant.scopes.iter().any(|one| covers(one, scope)))
         });
         if allowed {
             return None;
         }
-        let mut challenge = format!(
-            "Bearer realm=\"{}\",service=\"{}\"",
-            self.realm, self.settings.service
-        );
+        let mut challenge =
+            format!("Bearer realm=\"{}\",service=\"{}\"", self.realm, self.settings.service);
         if let Some(scope) = scope {
             challenge.push_str(&format!(",scope=\"{scope}\""));
         }

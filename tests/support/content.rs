@@ -33,13 +33,7 @@ enum Source {
 impl Content {
     /// Content of `len` pseudo-random bytes, the same for the same seed.
     pub fn generated(seed: u64, len: u64) -> Self {
-        Self {
-            parts: vec![Part {
-                source: Source::Generated { seed },
-                offset: 0,
-                len,
-            }],
-        }
+        Self { parts: vec![Part { source: Source::Generated { seed }, offset: 0, len }] }
     }
 
     /// Length in bytes.
@@ -61,11 +55,7 @@ impl Content {
             offset -= skipped;
             len -= taken;
             if taken > 0 {
-                parts.push(Part {
-                    offset: part.offset + skipped,
-                    len: taken,
-                    ..part.clone()
-                });
+                parts.push(Part { offset: part.offset + skipped, len: taken, ..part.clone() });
             }
         }
         Self { parts }
@@ -121,13 +111,7 @@ impl Content {
 impl From<Vec<u8>> for Content {
     fn from(bytes: Vec<u8>) -> Self {
         let len = bytes.len() as u64;
-        Self {
-            parts: vec![Part {
-                source: Source::Bytes(bytes.into()),
-                offset: 0,
-                len,
-            }],
-        }
+        Self { parts: vec![Part { source: Source::Bytes(bytes.into()), offset: 0, len }] }
     }
 }
 
@@ -179,11 +163,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 fn generate(seed: u64, offset: u64, buffer: &mut [u8]) {
     let skip = (offset % 8) as usize;
     let mut word = offset / 8;
-    let (head, rest) = buffer.split_at_mut(if skip == 0 {
-        0
-    } else {
-        buffer.len().min(8 - skip)
-    });
+    let (head, rest) = buffer.split_at_mut(if skip == 0 { 0 } else { buffer.len().min(8 - skip) });
     if !head.is_empty() {
         head.copy_from_slice(&mix(seed, word)[skip..skip + head.len()]);
         word += 1;

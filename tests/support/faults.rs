@@ -87,24 +87,14 @@ impl FaultHandle {
 
     /// Takes the fault away.
     pub fn remove(&self) {
-        self.faults
-            .0
-            .lock()
-            .unwrap()
-            .retain(|one| !Arc::ptr_eq(one, &self.armed));
+        self.faults.0.lock().unwrap().retain(|one| !Arc::ptr_eq(one, &self.armed));
     }
 }
 
 impl fmt::Debug for FaultHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fault = &self.armed.fault;
-        write!(
-            f,
-            "Fault on {} {:?}, {} hits",
-            fault.method,
-            fault.path,
-            self.hits()
-        )
+        write!(f, "Fault on {} {:?}, {} hits", fault.method, fault.path, self.hits())
     }
 }
 
@@ -120,16 +110,9 @@ pub(super) struct Faults(Mutex<Vec<Arc<Armed>>>);
 
 impl Faults {
     pub(super) fn add(self: &Arc<Self>, fault: Fault) -> FaultHandle {
-        let armed = Arc::new(Armed {
-            fault,
-            seen: AtomicUsize::new(0),
-            hits: AtomicUsize::new(0),
-        });
+        let armed = Arc::new(Armed { fault, seen: AtomicUsize::new(0), hits: AtomicUsize::new(0) });
         self.0.lock().unwrap().push(Arc::clone(&armed));
-        FaultHandle {
-            armed,
-            faults: Arc::clone(self),
-        }
+        FaultHandle { armed, faults: Arc::clone(self) }
     }
 
     pub(super) fn clear(&self) {
@@ -155,9 +138,7 @@ impl Faults {
         let faults = self.0.lock().unwrap();
         let chosen = faults.iter().find(|armed| {
             let fault = &armed.fault;
-            let left = fault
-                .times
-                .is_none_or(|times| armed.hits.load(Ordering::SeqCst) < times);
+            let left = fault.times.is_none_or(|times| armed.hits.load(Ordering::SeqCst) < times);
             left && fault.matches(request, honest)
                 && armed.seen.fetch_add(1, Ordering::SeqCst) >= fault.skip
         })?;

@@ -31,10 +31,7 @@ pub struct Request {
 impl Request {
     /// The first header field of this name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// All header fields of this name, joined with commas (RFC 9110 section 5.3).
@@ -65,8 +62,7 @@ impl Request {
     }
 
     pub(super) fn wants_close(&self) -> bool {
-        self.header("connection")
-            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+        self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
@@ -111,11 +107,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(stream: &'a TcpStream, connection: u64) -> Self {
-        Self {
-            stream,
-            buffer: Vec::new(),
-            connection,
-        }
+        Self { stream, buffer: Vec::new(), connection }
     }
 
     /// The next request; `None` when the client closed between requests.
@@ -128,11 +120,7 @@ impl<'a> Reader<'a> {
                 return Err(invalid("request head too large"));
             }
             if !self.fill()? {
-                return if self.buffer.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(invalid("cut head"))
-                };
+                return if self.buffer.is_empty() { Ok(None) } else { Err(invalid("cut head")) };
             }
         };
         let head: Vec<u8> = self.buffer.drain(..end).collect();
@@ -201,27 +189,17 @@ pub struct Response {
 impl Response {
     /// A response without header fields and with an empty body.
     pub fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Content::from(""),
-            delivery: Delivery::default(),
-        }
+        Self { status, headers: Vec::new(), body: Content::from(""), delivery: Delivery::default() }
     }
 
     /// An error as the distribution specification writes it: `{"errors":[{...}]}`.
     pub fn error(status: u16, code: &str, message: &str) -> Self {
-        Self::json(
-            status,
-            &json!({"errors": [{"code": code, "message": message, "detail": null}]}),
-        )
+        Self::json(status, &json!({"errors": [{"code": code, "message": message, "detail": null}]}))
     }
 
     /// A JSON document.
     pub fn json(status: u16, value: &Value) -> Self {
-        Self::new(status)
-            .header("Content-Type", "application/json")
-            .body(value.to_string())
+        Self::new(status).header("Content-Type", "application/json").body(value.to_string())
     }
 
     /// Adds a header field; one of the same name stays.
@@ -246,8 +224,7 @@ impl Response {
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.headers
-            .retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
     }
 
     pub(super) fn set(&mut self, name: &str, value: impl Into<String>) {

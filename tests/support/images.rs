@@ -35,10 +35,7 @@ impl Layer {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         gzip.write_all(&tar).expect("memory takes every write");
         let bytes = gzip.finish().expect("memory takes every write");
-        Self {
-            diff_id: sha256(&tar),
-            ..Self::blob(media::LAYER_GZIP, bytes)
-        }
+        Self { diff_id: sha256(&tar), ..Self::blob(media::LAYER_GZIP, bytes) }
     }
 
     /// The same as a plain tar.
@@ -108,9 +105,7 @@ fn append(
     header.set_gid(0);
     header.set_mtime(0);
     header.set_size(bytes.len() as u64);
-    archive
-        .append_data(&mut header, path, bytes)
-        .expect("memory takes every write");
+    archive.append_data(&mut header, path, bytes).expect("memory takes every write");
 }
 
 /// An image of one platform, or an index over several such images.
@@ -205,10 +200,7 @@ impl Image {
         config: Layer,
         layers: &[Layer],
     ) -> Self {
-        let descriptors: Vec<_> = layers
-            .iter()
-            .map(|layer| layer.descriptor(docker))
-            .collect();
+        let descriptors: Vec<_> = layers.iter().map(|layer| layer.descriptor(docker)).collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
@@ -224,17 +216,10 @@ impl Image {
     }
 
     fn listed(children: Vec<Self>, docker: bool) -> Self {
-        let media_type = if docker {
-            media::DOCKER_LIST
-        } else {
-            media::INDEX
-        };
+        let media_type = if docker { media::DOCKER_LIST } else { media::INDEX };
         let manifests: Vec<_> = children.iter().map(Self::listing).collect();
         let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
-        Self {
-            children,
-            ..Self::bare(media_type, encode(&index, docker))
-        }
+        Self { children, ..Self::bare(media_type, encode(&index, docker)) }
     }
 
     fn bare(media_type: &str, manifest: Vec<u8>) -> Self {
@@ -357,10 +342,8 @@ pub fn series_of_sizes(count: u64, [base, runtime, application]: [u64; 3]) -> Ve
 
 /// An image of generated layers of these sizes in bytes.
 pub fn synthetic(sizes: &[u64]) -> Image {
-    let layers: Vec<_> = (1..)
-        .zip(sizes)
-        .map(|(seed, size)| Layer::generated(seed, *size))
-        .collect();
+    let layers: Vec<_> =
+        (1..).zip(sizes).map(|(seed, size)| Layer::generated(seed, *size)).collect();
     Image::of(&layers)
 }
 

@@ -62,11 +62,7 @@ impl Log {
             body_bytes_sent: 0,
             connection: request.connection,
         });
-        Entry {
-            log: Arc::clone(self),
-            epoch: state.epoch,
-            index: state.requests.len() - 1,
-        }
+        Entry { log: Arc::clone(self), epoch: state.epoch, index: state.requests.len() - 1 }
     }
 
     pub(super) fn requests(&self) -> Vec<Recorded> {

@@ -102,48 +102,34 @@ impl Builder {
     pub fn start(self) -> Registry {
         let (log, signals, faults) = (Arc::default(), Arc::default(), Arc::<Faults>::default());
         let mut started = None;
-        let server = Server::start(
-            self.port,
-            Arc::clone(&log),
-            Arc::clone(&signals),
-            |address| {
-                let state = Arc::new(self.state(address));
-                started = Some(Arc::clone(&state));
-                let (faults, throttle) = (Arc::clone(&faults), self.throttle);
-                Box::new(move |request| {
-                    faults.answer(request, &|request| {
-                        let mut response = routes::answer(&state, request);
-                        response.delivery.throttle = throttle;
-                        response
-                    })
+        let server = Server::start(self.port, Arc::clone(&log), Arc::clone(&signals), |address| {
+            let state = Arc::new(self.state(address));
+            started = Some(Arc::clone(&state));
+            let (faults, throttle) = (Arc::clone(&faults), self.throttle);
+            Box::new(move |request| {
+                faults.answer(request, &|request| {
+                    let mut response = routes::answer(&state, request);
+                    response.delivery.throttle = throttle;
+                    response
                 })
-            },
-        );
+            })
+        });
         let state = started.expect("the server asks for its handler before it starts");
-        Registry {
-            server,
-            state,
-            log,
-            signals,
-            faults,
-        }
+        Registry { server, state, log, signals, faults }
     }
 
     fn state(&self, address: SocketAddr) -> State {
         let mut own_issuers = Vec::new();
         let auth = match &self.auth {
             Login::None => Auth::None,
-            Login::Basic(user, password) => Auth::Basic {
-                user: user.clone(),
-                password: password.clone(),
-            },
+            Login::Basic(user, password) => {
+                Auth::Basic { user: user.clone(), password: password.clone() }
+            }
             Login::Bearer(bearer) => {
                 let elsewhere = self.token_server.as_ref();
                 let realm = elsewhere.map_or(address, |other| other.address);
-                let issuer = Arc::new(Issuer::new(
-                    bearer.clone(),
-                    &format!("http://{realm}/token"),
-                ));
+                let issuer =
+                    Arc::new(Issuer::new(bearer.clone(), &format!("http://{realm}/token")));
                 match elsewhere {
                     Some(other) => other.issuers.lock().unwrap().push(Arc::clone(&issuer)),
                     None => own_issuers.push(Arc::clone(&issuer)),
@@ -202,11 +188,7 @@ impl Registry {
 
     /// Adds a blob under a digest that need not be its own.
     pub fn put_blob_as(&self, digest: &str, content: impl Into<Content>) {
-        self.state
-            .blobs
-            .lock()
-            .unwrap()
-            .insert(digest.to_owned(), content.into());
+        self.state.blobs.lock().unwrap().insert(digest.to_owned(), content.into());
     }
 
     /// Forgets a blob.
@@ -226,10 +208,7 @@ impl Registry {
         let digest = sha256(&bytes);
         let mut repositories = self.state.repositories.lock().unwrap();
         let known = repositories.entry(repository.to_owned()).or_default();
-        let manifest = Manifest {
-            media_type: media_type.to_owned(),
-            content: bytes.into(),
-        };
+        let manifest = Manifest { media_type: media_type.to_owned(), content: bytes.into() };
         known.manifests.insert(digest.clone(), manifest);
         if let Some(tag) = tag {
             known.tags.insert(tag.to_owned(), digest.clone());

@@ -8,17 +8,9 @@ use super::registry::State;
 /// What a path asks for.
 enum Target<'a> {
     Base,
-    Manifest {
-        repository: &'a str,
-        reference: &'a str,
-    },
-    Blob {
-        repository: &'a str,
-        digest: &'a str,
-    },
-    Tags {
-        repository: &'a str,
-    },
+    Manifest { repository: &'a str, reference: &'a str },
+    Blob { repository: &'a str, digest: &'a str },
+    Tags { repository: &'a str },
 }
 
 /// Answers one request as a registry should.
@@ -48,10 +40,9 @@ pub(super) fn answer(state: &State, request: &Request) -> Response {
         }
         None => match target {
             Target::Base => Response::json(200, &json!({})),
-            Target::Manifest {
-                repository,
-                reference,
-            } => manifest(state, request, repository, reference),
+            Target::Manifest { repository, reference } => {
+                manifest(state, request, repository, reference)
+            }
             Target::Blob { digest, .. } => blob(state, request, digest),
             Target::Tags { repository } => tags(state, request, repository),
         },
@@ -69,24 +60,14 @@ fn parse(path: &str) -> Option<Target<'_>> {
     }
     let (head, last) = rest.rsplit_once('/')?;
     if let Some(repository) = head.strip_suffix("/manifests") {
-        return Some(Target::Manifest {
-            repository,
-            reference: last,
-        });
+        return Some(Target::Manifest { repository, reference: last });
     }
     let repository = head.strip_suffix("/blobs")?;
-    Some(Target::Blob {
-        repository,
-        digest: last,
-    })
+    Some(Target::Blob { repository, digest: last })
 }
 
 fn token(state: &State, request: &Request) -> Response {
-    let service = request
-        .query("service")
-        .into_iter()
-        .chain(request.form("service"))
-        .next();
+    let service = request.query("service").into_iter().chain(request.form("service")).next();
     let issuers = state.issuers.lock().unwrap();
     // The one asked for, or any, which then says that it is not that service.
     let issuer = issuers
@@ -109,17 +90,12 @@ fn manifest(state: &State, request: &Request, repository: &str, reference: &str)
         return Response::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
     };
     if !accepts(request, &manifest.media_type) {
-        let message = format!(
-            "the manifest is {}, which Accept leaves out",
-            manifest.media_type
-        );
+        let message = format!("the manifest is {}, which Accept leaves out", manifest.media_type);
         return Response::error(404, "MANIFEST_UNKNOWN", &message);
     }
     let etag = format!("\"{digest}\"");
     if request.header("if-none-match") == Some(&etag) {
-        return Response::new(304)
-            .header("ETag", etag)
-            .header("Docker-Content-Digest", digest);
+        return Response::new(304).header("ETag", etag).header("Docker-Content-Digest", digest);
     }
     Response::new(200)
         .header("Content-Type", &manifest.media_type)
@@ -147,9 +123,7 @@ fn blob(state: &State, request: &Request, digest: &str) -> Response {
     let total = content.len();
     let etag = format!("\"{digest}\"");
     let fresh = request.header("if-range").is_none_or(|value| value == etag);
-    let range = request
-        .header("range")
-        .filter(|_| fresh && request.method == "GET");
+    let range = request.header("range").filter(|_| fresh && request.method == "GET");
     let response = match range.map_or(Range::Whole, |value| parse_range(value, total)) {
         Range::Whole => Response::new(200).body(content.clone()),
         Range::Part { first, last } => Response::new(206)
@@ -176,9 +150,7 @@ enum Range {
 /// One byte range (RFC 9110 section 14.1.2). A list of ranges, or what is no range, is
 /// ignored, as a server may.
 fn parse_range(value: &str, total: u64) -> Range {
-    let Some((first, last)) = value
-        .strip_prefix("bytes=")
-        .and_then(|one| one.split_once('-'))
+    let Some((first, last)) = value.strip_prefix("bytes=").and_then(|one| one.split_once('-'))
     else {
         return Range::Whole;
     };
@@ -191,11 +163,7 @@ fn parse_range(value: &str, total: u64) -> Range {
         }
         _ => return Range::Whole,
     };
-    if first < total {
-        Range::Part { first, last }
-    } else {
-        Range::Unsatisfiable
-    }
+    if first < total { Range::Part { first, last } } else { Range::Unsatisfiable }
 }
 
 /// Tags in order, a page at a time when `n` is given (specification, "Listing Tags").
@@ -206,11 +174,7 @@ fn tags(state: &State, request: &Request, repository: &str) -> Response {
     };
     let last = request.query("last").into_iter().next().unwrap_or_default();
     let mut left: Vec<_> = known.tags.keys().filter(|tag| **tag > last).collect();
-    let page = request
-        .query("n")
-        .first()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(usize::MAX);
+    let page = request.query("n").first().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
     let more = left.len() > page;
     left.truncate(page);
     let response = Response::json(200, &json!({"name": repository, "tags": left}));

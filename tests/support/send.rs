@@ -179,20 +179,12 @@ impl Sender<'_> {
                 }
             }
         }
-        if chunked {
-            stream.write_all(b"\r\n")
-        } else {
-            Ok(())
-        }
+        if chunked { stream.write_all(b"\r\n") } else { Ok(()) }
     }
 }
 
 fn head(response: &Response, closes: bool) -> String {
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\n",
-        response.status,
-        reason(response.status)
-    );
+    let mut head = format!("HTTP/1.1 {} {}\r\n", response.status, reason(response.status));
     for (name, value) in &response.headers {
         write!(head, "{name}: {value}\r\n").expect("a string takes every write");
     }
@@ -249,12 +241,7 @@ struct Pace {
 impl Pace {
     fn new(rate: u64) -> Self {
         let rate = rate.max(1);
-        Self {
-            rate,
-            step: (rate / 50).clamp(1, CHUNK),
-            started: Instant::now(),
-            sent: 0,
-        }
+        Self { rate, step: (rate / 50).clamp(1, CHUNK), started: Instant::now(), sent: 0 }
     }
 
     fn wait(&mut self, bytes: u64) -> Duration {

@@ -39,9 +39,7 @@ impl Server {
         handler: impl FnOnce(SocketAddr) -> Box<Handler>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind on loopback");
-        let address = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        let address = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
             handler: handler(address),
             log,
@@ -52,11 +50,7 @@ impl Server {
             let shared = Arc::clone(&shared);
             move || accept(&listener, &shared)
         });
-        Self {
-            address,
-            shared,
-            accepting: Some(accepting),
-        }
+        Self { address, shared, accepting: Some(accepting) }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -100,13 +94,7 @@ impl Shared {
     }
 
     fn cut(&self) {
-        for stream in self
-            .connections
-            .lock()
-            .unwrap()
-            .values()
-            .filter_map(Weak::upgrade)
-        {
+        for stream in self.connections.lock().unwrap().values().filter_map(Weak::upgrade) {
             // It may be closed already.
             stream.shutdown(Shutdown::Both).ok();
         }
@@ -126,11 +114,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             continue;
         };
         let stream = Arc::new(stream);
-        shared
-            .connections
-            .lock()
-            .unwrap()
-            .insert(id, Arc::downgrade(&stream));
+        shared.connections.lock().unwrap().insert(id, Arc::downgrade(&stream));
         shared.log.opened(shared.open());
         serving = join_finished(serving);
         serving.push(thread::spawn({
@@ -175,11 +159,7 @@ fn serve(stream: &TcpStream, id: u64, shared: &Shared) {
     while let Ok(Some(request)) = reader.next() {
         let entry = shared.log.begin(&request);
         let response = (shared.handler)(&request);
-        let sender = Sender {
-            stream,
-            signals: &shared.signals,
-            entry: &entry,
-        };
+        let sender = Sender { stream, signals: &shared.signals, entry: &entry };
         match sender.send(&request, &response) {
             Ok(true) => {}
             Ok(false) | Err(_) => break,

@@ -53,20 +53,14 @@ impl Signals {
     /// Waits until at least `count` requests are held; false after `limit`.
     pub(super) fn wait_held(&self, count: usize, limit: Duration) -> bool {
         let state = self.lock();
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, limit, |state| state.held < count)
-            .unwrap();
+        let (state, _) =
+            self.changed.wait_timeout_while(state, limit, |state| state.held < count).unwrap();
         state.held >= count
     }
 
     pub(super) fn sleep(&self, duration: Duration, stream: &TcpStream) -> Result<(), Cut> {
         let started = Instant::now();
-        self.wait(
-            stream,
-            |_| started.elapsed() >= duration,
-            duration.min(LOOK),
-        )
+        self.wait(stream, |_| started.elapsed() >= duration, duration.min(LOOK))
     }
 
     pub(super) fn hold(&self, stream: &TcpStream) -> Result<(), Cut> {
@@ -80,11 +74,7 @@ impl Signals {
         let over = |state: &State| state.releases > releases || started.elapsed() > LONGEST_HOLD;
         let result = self.wait(stream, over, LOOK);
         self.lock().held -= 1;
-        if started.elapsed() > LONGEST_HOLD {
-            Err(Cut)
-        } else {
-            result
-        }
+        if started.elapsed() > LONGEST_HOLD { Err(Cut) } else { result }
     }
 
     fn wait(
@@ -124,8 +114,4 @@ pub(super) fn peer_gone(stream: &TcpStream) -> bool {
 /// From `sys/socket.h` of Linux, and of the BSDs and macOS; the standard library has no
 /// names for them.
 const MSG_PEEK: i32 = 0x2;
-const MSG_DONTWAIT: i32 = if cfg!(target_os = "linux") {
-    0x40
-} else {
-    0x80
-};
+const MSG_DONTWAIT: i32 = if cfg!(target_os = "linux") { 0x40 } else { 0x80 };

@@ -1,0 +1,127 @@
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::layout::Layout;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
+use crate::sys::{Map, Meta};
+
+/// An open blob.
+///
+/// It can be read to its end whatever is collected meanwhile: a removed file lives on until it is
+/// closed.
+#[derive(Debug)]
+pub struct Blob {
+    file: File,
+    digest: Digest,
+    len: u64,
+}
+
+/// A blob's bytes in memory, as [`Blob::map_unverified`] gives them.
+#[derive(Debug)]
+pub struct BlobMap(Map);
+
+impl Blob {
+    /// Opens a blob.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`], [`Error::Io`], [`Error::Damaged`] if something other than a file
+    /// has the blob's name.
+    pub(crate) fn open(layout: &Layout, digest: &Digest) -> Result<Blob> {
+        let file =
+            layout.open_blob(digest)?.ok_or_else(|| Error::BlobNotFound { digest: *digest })?;
+        let len = Meta::of(&file).context("look at", digest.to_string())?.len;
+        Ok(Blob { file, digest: *digest, len })
+    }
+
+    /// The blob's name.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The blob's length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the blob has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Maps the blob into memory without checking its bytes against the digest.
+    ///
+    /// Reading from the map raises `SIGBUS` if somebody truncates the file meanwhile, or if the
+    /// disk fails. The store itself never changes a blob.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn map_unverified(&self) -> Result<BlobMap> {
+        Map::new(&self.file).map(BlobMap).context("map", self.digest.to_string())
+    }
+
+    /// Reads the whole blob and checks it against its digest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DigestMismatch`] if the bytes are not the digest's, [`Error::Io`].
+    pub fn verify(&self) -> Result<()> {
+        let mut hasher = self.digest.algorithm().hasher();
+        if !self.is_empty() {
+            hasher.update(self.map_unverified()?.as_ref());
+        }
+        self.compare(hasher.finish())
+    }
+
+    fn compare(&self, actual: Digest) -> Result<()> {
+        if actual == self.digest {
+            return Ok(());
+        }
+        let origin = format!("the stored blob {}", self.digest);
+        Err(Error::DigestMismatch { origin, expected: self.digest, actual: Box::new(actual) })
+    }
+
+    /// Reads a manifest or an index into memory and checks length and digest.
+    pub(crate) fn read_small(mut self, expected: u64) -> Result<Vec<u8>> {
+        if expected > MAX_DOCUMENT_SIZE {
+            let what = format!("the manifest {}", self.digest);
+            return Err(Error::TooLarge { what, limit: MAX_DOCUMENT_SIZE });
+        }
+        if self.len != expected {
+            let origin = format!("the stored blob {}", self.digest);
+            return Err(Error::SizeMismatch { origin, expected, actual: self.len, more: false });
+        }
+        let mut bytes = Vec::new();
+        let read = (&mut self.file).take(MAX_DOCUMENT_SIZE).read_to_end(&mut bytes);
+        read.context("read", self.digest.to_string())?;
+        self.compare(self.digest.algorithm().digest(&bytes))?;
+        Ok(bytes)
+    }
+}
+
+/// Reads and parses the manifest or index that a descriptor points to.
+pub(crate) fn read_document(layout: &Layout, descriptor: &Descriptor) -> Result<Document> {
+    let bytes = Blob::open(layout, &descriptor.digest)?.read_small(descriptor.size)?;
+    Document::parse(&bytes, &descriptor.media_type)
+        .map_err(|error| error.of_document(&descriptor.digest))
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Blob {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
+impl AsRef<[u8]> for BlobMap {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}

@@ -1,0 +1,90 @@
+use std::collections::HashSet;
+
+use super::blob::read_document;
+use super::layout::Layout;
+use crate::error::{Error, Result};
+use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS};
+
+/// What a blob is to the image that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// An index of manifests.
+    Index,
+    /// A manifest.
+    Manifest,
+    /// A manifest's config.
+    Config,
+    /// One of a manifest's layers, or of an artifact's files.
+    Layer,
+}
+
+/// One blob of a closure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Node {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// What it is.
+    pub role: Role,
+    /// Whether a file of its size lies under its name. Of an index's platforms those that were not
+    /// pulled are absent, and that is no damage.
+    pub present: bool,
+}
+
+/// All blobs that a root leads to, each once: the root first, every parent before its children.
+pub(crate) fn closure(layout: &Layout, root: &Descriptor) -> Result<Vec<Node>> {
+    let mut walk = Walk { layout, seen: HashSet::new(), nodes: Vec::new() };
+    walk.visit(root, Walk::role_of(root, Role::Layer), 1)?;
+    Ok(walk.nodes)
+}
+
+struct Walk<'a> {
+    layout: &'a Layout,
+    seen: HashSet<Digest>,
+    nodes: Vec<Node>,
+}
+
+impl Walk<'_> {
+    fn role_of(descriptor: &Descriptor, other: Role) -> Role {
+        match descriptor.media_type.kind() {
+            BlobKind::Index => Role::Index,
+            BlobKind::Manifest => Role::Manifest,
+            BlobKind::Schema1 | BlobKind::Other => other,
+        }
+    }
+
+    fn visit(&mut self, descriptor: &Descriptor, role: Role, depth: usize) -> Result<()> {
+        if !self.seen.insert(descriptor.digest) {
+            return Ok(());
+        }
+        if self.nodes.len() >= MAX_DESCRIPTORS {
+            return Err(Error::document(format!("it leads to more than {MAX_DESCRIPTORS} blobs"))
+                .of_document(&descriptor.digest));
+        }
+        let meta = self.layout.blob_meta(&descriptor.digest)?;
+        let present = meta.is_some_and(|meta| meta.is_file && meta.len == descriptor.size);
+        self.nodes.push(Node { descriptor: descriptor.clone(), role, present });
+        if !present || !matches!(role, Role::Index | Role::Manifest) {
+            return Ok(());
+        }
+        if role == Role::Index && depth > MAX_DEPTH {
+            return Err(Error::document(format!("indexes are nested deeper than {MAX_DEPTH}"))
+                .of_document(&descriptor.digest));
+        }
+        match read_document(self.layout, descriptor)? {
+            Document::Index(index) => {
+                for child in &index.manifests {
+                    self.visit(child, Walk::role_of(child, Role::Layer), depth + 1)?;
+                }
+            }
+            Document::Manifest(manifest) => {
+                self.visit(&manifest.config, Role::Config, depth + 1)?;
+                for layer in &manifest.layers {
+                    self.visit(layer, Role::Layer, depth + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::layout::Layout;
+use super::lease::{Lease, Pinned};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Algorithm, Digest, Hasher};
+use crate::sys::{Aside, Dir};
+
+/// The mode of a blob: nobody writes to it.
+pub(crate) const BLOB_MODE: u32 = 0o444;
+
+/// A blob that is being written, whose digest is known when it ends.
+///
+/// Bytes are hashed as they come. Nothing of it is to be seen in the store until
+/// [`commit`](Ingest::commit); dropped before, it leaves nothing.
+#[derive(Debug)]
+pub struct Ingest {
+    layout: Arc<Layout>,
+    lease: Lease,
+    aside: Aside,
+    hasher: Hasher,
+    written: u64,
+    limit: u64,
+}
+
+impl Ingest {
+    pub(crate) fn new(
+        layout: &Arc<Layout>,
+        lease: &Lease,
+        algorithm: Algorithm,
+        limit: u64,
+    ) -> Result<Ingest> {
+        let dir = layout.make_algorithm(algorithm)?;
+        Ok(Ingest {
+            aside: Aside::new(dir)?,
+            layout: layout.clone(),
+            lease: lease.clone(),
+            hasher: algorithm.hasher(),
+            written: 0,
+            limit,
+        })
+    }
+
+    /// How many bytes were written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Puts the blob in place under its digest. It is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotDurable`] if a sync failed, [`Error::NoSpace`], [`Error::Io`].
+    pub fn commit(self) -> Result<Pinned> {
+        let digest = self.hasher.finish();
+        let pinned = self.lease.pin_one(digest, self.written)?;
+        let dir = self.layout.make_algorithm(digest.algorithm())?;
+        if !pinned.is_present() {
+            place_aside(self.aside, dir, &digest, self.written)?;
+        }
+        // Also where the blob was there: another process may have named it and not synced yet.
+        dir.sync()?;
+        Ok(pinned)
+    }
+
+    /// Puts the blob in place if its digest is the expected one; see [`commit`](Ingest::commit).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DigestMismatch`], and as of [`commit`](Ingest::commit).
+    pub fn commit_as(self, expected: &Digest, origin: &str) -> Result<Pinned> {
+        let actual = self.hasher.clone().finish();
+        if actual != *expected {
+            let origin = origin.to_owned();
+            let actual = Box::new(actual);
+            return Err(Error::DigestMismatch { origin, expected: *expected, actual });
+        }
+        self.commit()
+    }
+}
+
+impl Write for Ingest {
+    /// Fails with [`io::ErrorKind::FileTooLarge`] once more than the limit was written.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.limit - self.written;
+        if bytes.len() as u64 > room {
+            let limit = self.limit;
+            let error = Error::TooLarge { what: "the blob".to_owned(), limit };
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+        }
+        let written = self.aside.file().write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives a whole file its digest's name: mode, sync, name, in this order, so that a name never
+/// stands for bytes that are not on disk. The name itself is not yet durable.
+pub(crate) fn place_aside(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -> Result<()> {
+    aside.set_mode(BLOB_MODE)?;
+    aside.sync()?;
+    let name = digest.hex();
+    match dir.meta(&name)? {
+        Some(meta) if meta.is_file && meta.len == size => Ok(()),
+        // What has the name is not the blob, whoever put it there: it is healed.
+        Some(_) => aside.name_over(dir, &name).map(drop),
+        // If the name is taken between these two, it is by the same bytes.
+        None => aside.name_new(dir, &name).map(drop),
+    }
+}
+
+impl Ingest {
+    /// Writes all bytes of a reader; how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] over the limit, [`Error::NoSpace`], [`Error::Io`] naming `origin` if it
+    /// cannot be read.
+    pub fn write_from(&mut self, mut reader: impl io::Read, origin: &str) -> Result<u64> {
+        let mut buffer = vec![0; 256 * 1024];
+        let before = self.written;
+        loop {
+            let read = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(self.written - before),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("read", origin),
+            };
+            if (self.limit - self.written) < read as u64 {
+                return Err(Error::TooLarge { what: origin.to_owned(), limit: self.limit });
+            }
+            self.write_all(&buffer[..read]).context("write to", self.aside.path())?;
+        }
+    }
+}

@@ -1,0 +1,254 @@
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Algorithm, Digest};
+use crate::sys::{self, Aside, Dir, Filesystem, Meta};
+
+/// The version of everything below `.layerstore`, in the file `version`.
+const VERSION: &str = "1";
+/// What `oci-layout` says (image specification, "oci-layout file").
+const LAYOUT_VERSION: &str = "1.0.0";
+/// The lock files: made with the store and never unlinked.
+const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
+/// What is set aside so that the collector can run on a full disk.
+const RESERVE: u64 = 4 * 1024 * 1024;
+/// The largest of the small files that is read.
+const SMALL: u64 = 64 * 1024;
+
+/// The store's directories. The only place that knows where things lie.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The root: the OCI image layout.
+    pub(crate) root: Dir,
+    /// `blobs/`.
+    pub(crate) blobs: Dir,
+    /// `.layerstore/locks/`.
+    pub(crate) locks: Dir,
+    /// `.layerstore/leases/`.
+    pub(crate) leases: Dir,
+    /// `.layerstore/parts/`.
+    pub(crate) parts: Dir,
+    /// `.layerstore/trash/`.
+    pub(crate) trash: Dir,
+    /// `.layerstore/quarantine/`.
+    pub(crate) quarantine: Dir,
+    private: Dir,
+    algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OciLayout {
+    image_layout_version: String,
+}
+
+impl Layout {
+    /// Makes a store, or completes one whose making was interrupted, or makes one of an OCI image
+    /// layout that another tool wrote. Several processes may do so at once.
+    ///
+    /// The file `version` comes last: without it there is no store.
+    pub(crate) fn init(path: &Path) -> Result<Layout> {
+        let root = Dir::create_root(path)?;
+        check_owner(&root)?;
+        if root.open_dir(".layerstore")?.is_none()
+            && root.meta("oci-layout")?.is_none()
+            && let Some(stranger) = root.names()?.next()
+        {
+            return Err(Error::NoStore {
+                path: root.path_of(&stranger?),
+                reason: "the directory has other things in it",
+            });
+        }
+        let private = root.make_dir(".layerstore")?;
+        for name in ["leases", "parts", "trash", "quarantine"] {
+            private.make_dir(name)?;
+        }
+        let locks = private.make_dir("locks")?;
+        for name in LOCKS {
+            drop(locks.open_or_create(name)?);
+        }
+        locks.sync()?;
+        root.make_dir("blobs")?.make_dir(Algorithm::Sha256.name())?;
+        create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
+        let oci_layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
+        create(&root, "oci-layout", oci_layout.as_bytes())?;
+        root.sync()?;
+        create(&private, "version", format!("{VERSION}\n").as_bytes())?;
+        private.sync()?;
+        let layout = Layout::open(path)?;
+        layout.fill_reserve();
+        Ok(layout)
+    }
+
+    /// Opens a store that was made.
+    pub(crate) fn open(path: &Path) -> Result<Layout> {
+        let no_store = |reason| Error::NoStore { path: path.to_path_buf(), reason };
+        let root = match Dir::open_root(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(no_store("the directory does not exist"));
+            }
+            opened => opened.context("open the store", path)?,
+        };
+        let private = match root.open_dir(".layerstore")? {
+            Some(private) => private,
+            None if root.meta("oci-layout")?.is_some() => {
+                return Err(no_store("it is an image layout that another tool made"));
+            }
+            None => return Err(no_store("the directory has no .layerstore folder")),
+        };
+        check_owner(&root)?;
+        check_owner(&private)?;
+        check_version(&root, &private)?;
+        let part = |of: &Dir, name| {
+            of.open_dir(name)?.ok_or_else(|| Error::Damaged {
+                path: of.path_of(name),
+                reason: "the directory is missing; `store init` makes it again".to_owned(),
+            })
+        };
+        Ok(Layout {
+            blobs: part(&root, "blobs")?,
+            locks: part(&private, "locks")?,
+            leases: part(&private, "leases")?,
+            parts: part(&private, "parts")?,
+            trash: part(&private, "trash")?,
+            quarantine: part(&private, "quarantine")?,
+            algorithms: Default::default(),
+            root,
+            private,
+        })
+    }
+
+    /// The directory of an algorithm's blobs; `None` if no blob of it was ever stored.
+    pub(crate) fn algorithm(&self, algorithm: Algorithm) -> Result<Option<&Dir>> {
+        let cell = &self.algorithms[algorithm as usize];
+        if let Some(dir) = cell.get() {
+            return Ok(Some(dir));
+        }
+        let opened = self.blobs.open_dir(algorithm.name())?;
+        Ok(opened.map(|dir| cell.get_or_init(|| dir)))
+    }
+
+    /// The directory of an algorithm's blobs, made and durable if it was not there.
+    pub(crate) fn make_algorithm(&self, algorithm: Algorithm) -> Result<&Dir> {
+        match self.algorithm(algorithm)? {
+            Some(dir) => Ok(dir),
+            None => {
+                let dir = self.blobs.make_dir(algorithm.name())?;
+                Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
+            }
+        }
+    }
+
+    /// What lies under a blob's name; `None` if nothing does.
+    pub(crate) fn blob_meta(&self, digest: &Digest) -> Result<Option<Meta>> {
+        match self.algorithm(digest.algorithm())? {
+            Some(dir) => dir.meta(&digest.hex()),
+            None => Ok(None),
+        }
+    }
+
+    /// A blob's file; `None` if there is none.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
+        match self.algorithm(digest.algorithm())? {
+            Some(dir) => dir.open_file(&digest.hex()),
+            None => Ok(None),
+        }
+    }
+
+    /// The file system that the store lies on.
+    pub(crate) fn filesystem(&self) -> Result<Filesystem> {
+        Filesystem::of(&self.root)
+    }
+
+    /// Gives up the reserve, so that a full disk has room for the collector's own needs.
+    pub(crate) fn spend_reserve(&self) -> Result<bool> {
+        self.private.unlink("reserve")
+    }
+
+    /// Sets the reserve aside again. A disk that is too full for it is no error: it is what the
+    /// reserve is for.
+    pub(crate) fn fill_reserve(&self) {
+        let path = self.private.path_of("reserve");
+        let filled = self
+            .private
+            .open_or_create("reserve")
+            .and_then(|file| sys::preallocate(&file, 0, RESERVE, &path));
+        if let Err(error) = filled {
+            tracing::debug!(%error, "the reserve is not set aside");
+        }
+    }
+}
+
+fn check_owner(dir: &Dir) -> Result<()> {
+    let (meta, user) = (dir.meta_of_self()?, sys::current_user());
+    let unsafe_because = |reason| Err(Error::Unsafe { path: dir.path().to_path_buf(), reason });
+    if meta.owner != user {
+        return unsafe_because(format!(
+            "it belongs to user {}, and this program runs as user {user}; use --root for a store \
+             of your own, or run as its owner",
+            meta.owner
+        ));
+    }
+    if meta.mode & 0o022 != 0 {
+        return unsafe_because(format!(
+            "others may write to it (mode {:03o}); take that away with `chmod go-w`",
+            meta.mode
+        ));
+    }
+    Ok(())
+}
+
+fn check_version(root: &Dir, private: &Dir) -> Result<()> {
+    let Some(version) = read_small(private, "version", SMALL)? else {
+        let path = root.path().to_path_buf();
+        return Err(Error::NoStore { path, reason: "its making was interrupted" });
+    };
+    let unsupported = |path, found: &[u8], supported| {
+        let found = String::from_utf8_lossy(&found[..found.len().min(40)]).trim().to_owned();
+        Err(Error::UnsupportedVersion { path, found, supported })
+    };
+    if version.trim_ascii() != VERSION.as_bytes() {
+        return unsupported(private.path_of("version"), &version, VERSION);
+    }
+    let path = root.path_of("oci-layout");
+    let Some(text) = read_small(root, "oci-layout", SMALL)? else {
+        let reason = "it is missing; `store init` writes it again".to_owned();
+        return Err(Error::Damaged { path, reason });
+    };
+    match serde_json::from_slice::<OciLayout>(&text) {
+        Ok(layout) if layout.image_layout_version == LAYOUT_VERSION => Ok(()),
+        Ok(layout) => unsupported(path, layout.image_layout_version.as_bytes(), LAYOUT_VERSION),
+        Err(error) => Err(Error::Damaged { path, reason: error.to_string() }),
+    }
+}
+
+/// Writes a file that is not there yet, durable but for its name.
+fn create(dir: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
+    if dir.meta(name)?.is_some() {
+        return Ok(());
+    }
+    let aside = Aside::new(dir)?;
+    aside.file().write_all(bytes).context("write", dir.path_of(name))?;
+    aside.set_mode(0o644)?;
+    aside.sync()?;
+    aside.name_new(dir, name)?;
+    Ok(())
+}
+
+/// Reads a file that must not be larger than `limit`; `None` if there is none.
+pub(crate) fn read_small(dir: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = dir.open_file(name)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).context("read", dir.path_of(name))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::TooLarge { what: dir.path_of(name).display().to_string(), limit });
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,229 @@
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::gate;
+use super::layout::Layout;
+use super::lease_record::Record;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Digest;
+use crate::sys::{self, Aside, Lock, LockMode};
+
+/// What keeps blobs from being collected while they are worked with.
+///
+/// A lease is a file that its process holds locked: when the process dies, by whatever means, the
+/// kernel lets the lock go and the lease is known to be dead without a clock. What it pins may be
+/// collected from then on, unless a ref has come to name it.
+///
+/// Clones are the same lease; it ends when the last of them, and the last [`Pinned`] of it, is
+/// dropped.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let store = layerstore::BlobStore::init(dir.path()).unwrap();
+/// use std::io::Write;
+/// use layerstore::oci::Algorithm;
+///
+/// let lease = store.lease("example")?;
+/// let mut ingest = store.ingest(&lease, Algorithm::Sha256, 1 << 20)?;
+/// ingest.write_all(b"hello").unwrap();
+/// let pinned = ingest.commit()?; // durable, and safe from the collector while `pinned` lives
+/// assert_eq!(store.open_blob(pinned.digest())?.len(), 5);
+/// # Ok::<(), layerstore::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Lease(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layout: Arc<Layout>,
+    id: String,
+    /// The locked file. A failed append breaks the lease: a torn line must stay the last one.
+    file: Mutex<Result<File, ()>>,
+    /// Whether the lease goes with its process.
+    ends: bool,
+}
+
+/// A digest that the collector leaves alone, and what was known of its blob when that began.
+///
+/// Only of such a digest can it be asked whether its blob exists: of any other, the answer could be
+/// outdated by the collector before it is used.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    lease: Lease,
+    digest: Digest,
+    size: u64,
+    present: bool,
+}
+
+impl Lease {
+    /// A lease that lives as long as this process; `holder` says to people what for.
+    pub(crate) fn new(layout: &Arc<Layout>, holder: &str) -> Result<Lease> {
+        Lease::born_locked(layout, holder, true)
+    }
+
+    /// Pins blobs and all that they are made of until a time, or until somebody removes the lease.
+    /// Durable on return; the id.
+    pub(crate) fn lasting(
+        layout: &Arc<Layout>,
+        holder: &str,
+        roots: &[Digest],
+        ttl: Option<Duration>,
+    ) -> Result<String> {
+        let lease = Lease::born_locked(layout, holder, false)?;
+        let until = ttl.map(|ttl| unix_now().saturating_add(ttl.as_secs()));
+        let mut records = vec![Record::Until(until)];
+        records.extend(roots.iter().map(|root| Record::Tree(*root)));
+        let kept = lease.keep_existing(roots, &records);
+        match kept {
+            Ok(()) => Ok(lease.0.id.clone()),
+            Err(error) => {
+                layout.leases.unlink(&lease.0.id)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn keep_existing(&self, roots: &[Digest], records: &[Record]) -> Result<()> {
+        let layout = &self.0.layout;
+        let gate = gate::enter(&layout.locks)?;
+        self.append(records)?;
+        for root in roots {
+            if !layout.blob_meta(root)?.is_some_and(|meta| meta.is_file) {
+                return Err(Error::BlobNotFound { digest: *root });
+            }
+        }
+        drop(gate);
+        if let Ok(file) = &*self.0.file.lock().unwrap_or_else(PoisonError::into_inner) {
+            sys::sync_data(file, &layout.leases.path_of(&self.0.id))?;
+        }
+        layout.leases.sync()
+    }
+
+    fn born_locked(layout: &Arc<Layout>, holder: &str, ends: bool) -> Result<Lease> {
+        let id = sys::random_name().context("name a lease in", layout.leases.path())?;
+        let aside = Aside::new(&layout.leases)?;
+        aside.lock(LockMode::Exclusive)?;
+        let line = Record::Holder(format!("process {}: {holder}", std::process::id())).to_line();
+        aside.file().write_all(line.as_bytes()).context("write", layout.leases.path_of(&id))?;
+        let file = aside.name_new(&layout.leases, &id)?.ok_or_else(|| Error::Damaged {
+            path: layout.leases.path_of(&id),
+            reason: "a name of 128 random bits was taken".to_owned(),
+        })?;
+        let inner = Inner { layout: layout.clone(), id, file: Mutex::new(Ok(file)), ends };
+        Ok(Lease(Arc::new(inner)))
+    }
+
+    /// The lease's id: its file name, 32 hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Pins blobs, given with their sizes in bytes, and says of each whether it is there.
+    ///
+    /// Both happen while the collector is kept out, in this order, which is why the answer holds
+    /// for as long as the lease does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if the gate stays shut for two minutes, [`Error::Io`], [`Error::NoSpace`].
+    pub fn pin(&self, blobs: &[(Digest, u64)]) -> Result<Vec<Pinned>> {
+        let records: Vec<_> = blobs.iter().map(|(digest, _)| Record::Blob(*digest)).collect();
+        let gate = gate::enter(&self.0.layout.locks)?;
+        self.append(&records)?;
+        let pinned = blobs.iter().map(|(digest, size)| {
+            let mut pinned =
+                Pinned { lease: self.clone(), digest: *digest, size: *size, present: false };
+            pinned.present = pinned.look()?;
+            Ok(pinned)
+        });
+        let pinned = pinned.collect();
+        drop(gate);
+        pinned
+    }
+
+    /// Pins one blob; see [`Lease::pin`].
+    ///
+    /// # Errors
+    ///
+    /// As of [`Lease::pin`].
+    pub fn pin_one(&self, digest: Digest, size: u64) -> Result<Pinned> {
+        let mut pinned = self.pin(&[(digest, size)])?;
+        // One was asked for, and `pin` gives as many as it was asked for.
+        pinned.pop().ok_or(Error::BlobNotFound { digest })
+    }
+
+    /// Pins the tree below whatever `find` names, with the collector kept out from before `find`
+    /// looks until the pin is written.
+    pub(crate) fn pin_tree<T>(&self, find: impl FnOnce() -> Result<(Digest, T)>) -> Result<T> {
+        let gate = gate::enter(&self.0.layout.locks)?;
+        let (root, found) = find()?;
+        self.append(&[Record::Tree(root)])?;
+        drop(gate);
+        Ok(found)
+    }
+
+    fn append(&self, records: &[Record]) -> Result<()> {
+        let lines: String = records.iter().map(Record::to_line).collect();
+        let path = self.0.layout.leases.path_of(&self.0.id);
+        let mut guard = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(file) = &mut *guard else {
+            let reason = "an earlier write to this lease failed; begin again".to_owned();
+            return Err(Error::Damaged { path, reason });
+        };
+        let written = file.write_all(lines.as_bytes()).context("write", path);
+        if written.is_err() {
+            *guard = Err(());
+        }
+        written
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.ends {
+            return;
+        }
+        // Not under a running collection: it may have taken note of this lease, and only of it, as
+        // what keeps a blob whose ref it read too early to see. Then the next one removes the file.
+        match Lock::try_acquire(&self.layout.locks, "gc", LockMode::Shared) {
+            Ok(Some(_no_collection)) => {
+                let _ = self.layout.leases.unlink(&self.id);
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+impl Pinned {
+    /// The digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The size that the blob should have, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether a blob of that size was there when it was pinned.
+    pub fn is_present(&self) -> bool {
+        self.present
+    }
+
+    /// Looks again: another process may have committed the blob meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn look(&self) -> Result<bool> {
+        let meta = self.lease.0.layout.blob_meta(&self.digest)?;
+        Ok(meta.is_some_and(|meta| meta.is_file && meta.len == self.size))
+    }
+}
+
+/// Seconds of Unix time.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,131 @@
+//! The lines of a lease file.
+//!
+//! A line is `KIND VALUE CRC`, the CRC-32 (IEEE) of what stands before it in eight hexadecimal
+//! digits. Lines are only ever appended. A last line without its line feed is one whose writer died
+//! or is still writing: nobody relied on it yet. A bad line anywhere else is damage.
+
+use std::fmt;
+
+use crate::oci::Digest;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// `holder`: who made the lease, for people.
+    Holder(String),
+    /// `blob`: keeps one blob.
+    Blob(Digest),
+    /// `tree`: keeps a blob and all that it is made of.
+    Tree(Digest),
+    /// `until`: the lease outlives its process, to this second of Unix time; `never` ends by itself
+    /// where there is none.
+    Until(Option<u64>),
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Record::Holder(text) => {
+                let plain = |c: char| if c.is_control() { '?' } else { c };
+                write!(f, "holder {}", text.chars().map(plain).collect::<String>())
+            }
+            Record::Blob(digest) => write!(f, "blob {digest}"),
+            Record::Tree(digest) => write!(f, "tree {digest}"),
+            Record::Until(Some(seconds)) => write!(f, "until {seconds}"),
+            Record::Until(None) => f.write_str("until never"),
+        }
+    }
+}
+
+impl Record {
+    /// The line, with its line feed.
+    pub(crate) fn to_line(&self) -> String {
+        let text = self.to_string();
+        format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()))
+    }
+
+    fn parse(line: &[u8]) -> Option<Record> {
+        let line = std::str::from_utf8(line).ok()?;
+        let (text, crc) = line.rsplit_once(' ')?;
+        if crc.len() != 8 || u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(text.as_bytes())
+        {
+            return None;
+        }
+        let (kind, value) = text.split_once(' ')?;
+        match kind {
+            "holder" => Some(Record::Holder(value.to_owned())),
+            "blob" => value.parse().ok().map(Record::Blob),
+            "tree" => value.parse().ok().map(Record::Tree),
+            "until" if value == "never" => Some(Record::Until(None)),
+            "until" => value.parse().ok().map(|seconds| Record::Until(Some(seconds))),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the whole lines of `bytes`: the records, and how many bytes they took.
+///
+/// # Errors
+///
+/// The number of the first bad line, counted from 1.
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
+    let mut records = Vec::new();
+    let mut taken = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else {
+            break;
+        };
+        records.push(Record::parse(line).ok_or(records.len() + 1)?);
+        taken += line.len() + 1;
+    }
+    Ok((records, taken))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn some() -> Vec<Record> {
+        let digest = Algorithm::Sha256.digest(b"x");
+        vec![
+            Record::Holder("process 7: store pull a\nb".to_owned()),
+            Record::Blob(digest),
+            Record::Tree(Algorithm::Sha512.digest(b"x")),
+            Record::Until(Some(1_800_000_000)),
+            Record::Until(None),
+        ]
+    }
+
+    #[test]
+    fn lines_round_trip_and_a_torn_tail_is_left_out() {
+        let text: String = some().iter().map(Record::to_line).collect();
+        let (records, taken) = parse(text.as_bytes()).unwrap();
+        assert_eq!(taken, text.len());
+        assert_eq!(records[1..], some()[1..]);
+        assert_eq!(records[0], Record::Holder("process 7: store pull a?b".to_owned()));
+        for cut in 0..text.len() {
+            let (records, taken) = parse(&text.as_bytes()[..cut]).unwrap();
+            assert!(taken <= cut && records.len() < some().len());
+        }
+    }
+
+    #[test]
+    fn each_flipped_bit_is_noticed() {
+        let line = Record::Blob(Algorithm::Sha256.digest(b"x")).to_line().into_bytes();
+        for bit in 0..(line.len() - 1) * 8 {
+            let mut bad = line.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            // The case of a hexadecimal digit of the CRC carries nothing.
+            let same_text = bad.eq_ignore_ascii_case(&line);
+            assert!(same_text || parse(&bad) == Err(1) || bad.contains(&b'\n'), "bit {bit}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsing_never_panics(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The store on disk: synchronous, without any network.
+//!
+//! ```text
+//! ROOT/                     an OCI image layout at every moment
+//!   oci-layout
+//!   index.json              the refs: the roots of the collector
+//!   blobs/ALGORITHM/HEX     immutable: layers, configs, manifests, indexes alike
+//!   .layerstore/
+//!     version               of everything below here; written last when a store is made
+//!     locks/{gc,turn,gate,index}
+//!     leases/ID             what is pinned, by live processes or until a time
+//!     parts/ALGORITHM-HEX.{part,lock}
+//!     trash/ quarantine/ reserve
+//! ```
+//!
+//! Locks are taken in this order, and never against it: own lease, `gc`, a part's (one a task),
+//! `index`, `turn`, `gate`. A name under `blobs/` stands for bytes that are on disk; a ref stands
+//! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
+
+mod blob;
+mod closure;
+mod gate;
+mod index_file;
+mod ingest;
+mod layout;
+mod lease;
+mod lease_record;
+mod leases;
+mod part;
+mod refs;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use blob::{Blob, BlobMap};
+pub use closure::{Node, Role};
+pub use ingest::Ingest;
+pub use lease::{Lease, Pinned};
+pub use leases::{LeaseInfo, LeaseState};
+pub use part::{Claim, Part, PartWatch};
+pub use refs::Ref;
+
+pub(crate) use layout::Layout;
+
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::oci::{Algorithm, Descriptor, Digest, Document};
+
+/// A store of blobs and refs in a directory, shared by any number of processes.
+///
+/// Clones are the same store. Nothing is held open but a few directories, so a process may keep one
+/// for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct BlobStore {
+    layout: Arc<Layout>,
+}
+
+/// A blob as the directory lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobInfo {
+    /// The blob's name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it takes on disk, in bytes.
+    pub disk: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+}
+
+impl BlobStore {
+    /// Makes a store at `root`, or completes one whose making was interrupted, or opens the one
+    /// that is there. An OCI image layout that another tool wrote becomes a store with its refs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStore`] if other things lie there, [`Error::Unsafe`] if others may write there,
+    /// [`Error::UnsupportedVersion`], [`Error::Io`].
+    pub fn init(root: impl AsRef<Path>) -> Result<BlobStore> {
+        Ok(BlobStore { layout: Arc::new(Layout::init(root.as_ref())?) })
+    }
+
+    /// Opens the store at `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStore`], [`Error::Unsafe`] if it is another user's or others may write to it,
+    /// [`Error::UnsupportedVersion`] if a newer program made it, [`Error::Damaged`], [`Error::Io`].
+    pub fn open(root: impl AsRef<Path>) -> Result<BlobStore> {
+        Ok(BlobStore { layout: Arc::new(Layout::open(root.as_ref())?) })
+    }
+
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The root directory, as it was opened.
+    pub fn root(&self) -> &Path {
+        self.layout.root.path()
+    }
+
+    /// The name of the file system, if it is one whose locks do not hold between machines. A pull
+    /// to such a store should be warned about; a collection is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn network_filesystem(&self) -> Result<Option<&'static str>> {
+        Ok(self.layout.filesystem()?.network)
+    }
+
+    /// A lease that lives as long as this process. `holder` tells people what for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn lease(&self, holder: &str) -> Result<Lease> {
+        Lease::new(&self.layout, holder)
+    }
+
+    /// Pins blobs, and all that they are made of, beyond the end of this process: for `ttl`, or
+    /// until [`remove_lease`](BlobStore::remove_lease). The lease's id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`] if one is not there, [`Error::NotDurable`], [`Error::Io`].
+    pub fn lasting_lease(
+        &self,
+        holder: &str,
+        roots: &[Digest],
+        ttl: Option<Duration>,
+    ) -> Result<String> {
+        Lease::lasting(&self.layout, holder, roots, ttl)
+    }
+
+    /// All leases, those too that have ended and that the next collection removes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if one cannot be read, [`Error::Io`].
+    pub fn leases(&self) -> Result<Vec<LeaseInfo>> {
+        leases::list(&self.layout)
+    }
+
+    /// Ends a lease that no process holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseNotFound`]; [`Error::Locked`] if a process holds it, or a collection runs.
+    pub fn remove_lease(&self, id: &str) -> Result<()> {
+        leases::remove(&self.layout, id)
+    }
+
+    /// Begins a blob whose digest is not known yet, of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn ingest(&self, lease: &Lease, algorithm: Algorithm, limit: u64) -> Result<Ingest> {
+        Ingest::new(&self.layout, lease, algorithm, limit)
+    }
+
+    /// Asks to download a blob: one process at a time holds its part. What an earlier holder left
+    /// in it is read and hashed before this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotDurable`] if what was left there could not be relied on; it is discarded.
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn claim(&self, pinned: &Pinned) -> Result<Claim> {
+        part::claim(&self.layout, pinned)
+    }
+
+    /// A part of this caller's alone, for a blob whose part is held by a process that has stopped
+    /// moving. It cannot be resumed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn private_part(&self, pinned: &Pinned) -> Result<Part> {
+        Part::private(&self.layout, pinned)
+    }
+
+    /// Opens a blob. It stays readable even if it is collected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`], [`Error::Io`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<Blob> {
+        Blob::open(&self.layout, digest)
+    }
+
+    /// Reads a manifest or an index, checked against its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`], [`Error::DigestMismatch`], [`Error::SizeMismatch`], and those of
+    /// [`Document::parse`].
+    pub fn document(&self, descriptor: &Descriptor) -> Result<Document> {
+        blob::read_document(&self.layout, descriptor)
+    }
+
+    /// The blobs that are there, in no order. Names that are none of a blob's are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn blobs(&self) -> Result<impl Iterator<Item = Result<BlobInfo>> + '_> {
+        let mut listings = Vec::new();
+        for algorithm in Algorithm::ALL {
+            if let Some(dir) = self.layout.algorithm(algorithm)? {
+                listings.push((algorithm, dir, dir.names()?));
+            }
+        }
+        Ok(listings.into_iter().flat_map(|(algorithm, dir, names)| {
+            names.filter_map(move |name| {
+                let name = match name {
+                    Ok(name) => name,
+                    Err(error) => return Some(Err(error)),
+                };
+                let digest = Digest::from_hex(algorithm, &name).ok()?;
+                let info = dir.meta(&name).transpose()?.map(|meta| BlobInfo {
+                    digest,
+                    size: meta.len,
+                    disk: meta.disk,
+                    modified: meta.modified,
+                });
+                Some(info)
+            })
+        }))
+    }
+
+    /// The refs, in the order of `index.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if `index.json` is missing or makes no sense, [`Error::Io`].
+    pub fn refs(&self) -> Result<Vec<Ref>> {
+        refs::read(&self.layout)
+    }
+
+    /// The ref of a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs).
+    pub fn find_ref(&self, name: &str) -> Result<Ref> {
+        refs::find(&self.layout, name)
+    }
+
+    /// Pins the image of a name with all that it is made of, and says what the name stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs) and [`Lease::pin`].
+    pub fn pin_ref(&self, lease: &Lease, name: &str) -> Result<Descriptor> {
+        refs::pin(&self.layout, lease, name)
+    }
+
+    /// Names an image whose blobs are all in place and pinned: `closure` must have the target and
+    /// everything that was fetched for it. The name is durable when this returns; one that was
+    /// there before is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Incomplete`] if one of the blobs is not there; [`Error::NotDurable`];
+    /// [`Error::Locked`]; [`Error::Damaged`]; [`Error::NoSpace`]; [`Error::Io`].
+    pub fn publish(&self, name: &str, target: &Descriptor, closure: &[Pinned]) -> Result<()> {
+        refs::publish(&self.layout, name, target, closure)
+    }
+
+    /// Gives the image of one name a second one, durably; its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`publish`](BlobStore::publish).
+    pub fn tag(&self, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
+        refs::tag(&self.layout, lease, source, name)
+    }
+
+    /// Removes names, durably; for each, whether it was there. Their blobs stay until a collection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
+    pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
+        refs::remove(&self.layout, names)
+    }
+
+    /// All blobs that a root leads to, each once, parents before children.
+    ///
+    /// # Errors
+    ///
+    /// As of [`document`](BlobStore::document), for the documents that are there.
+    pub fn closure(&self, root: &Descriptor) -> Result<Vec<Node>> {
+        closure::closure(&self.layout, root)
+    }
+}

@@ -1,0 +1,138 @@
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::index_file::IndexFile;
+use super::layout::{Layout, read_small};
+use super::lease::{Lease, Pinned};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Algorithm, Descriptor};
+use crate::sys::{Aside, Lock, LockMode};
+
+/// The largest `index.json` that is read: about half a million refs.
+const MAX_INDEX: u64 = 256 * 1024 * 1024;
+/// How long anybody waits to change `index.json`, which takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// An entry of `index.json`: a name for an image, and a root of the collector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Ref {
+    /// The name; other tools write entries without one, which keep blobs alive all the same.
+    pub name: Option<String>,
+    /// The index or manifest that it names.
+    pub descriptor: Descriptor,
+}
+
+/// Reads `index.json`.
+pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
+    let index = read_index(layout)?;
+    index.refs().map_err(|reason| damaged(layout, reason))
+}
+
+/// Makes `index.json` as it is now survive a power cut, then reads it: the collector must not
+/// delete what a ref would name again after one.
+pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Ref>> {
+    if let Some(file) = layout.root.open_file("index.json")? {
+        crate::sys::sync_data(&file, &layout.root.path_of("index.json"))?;
+    }
+    layout.root.sync()?;
+    read(layout)
+}
+
+/// Names an image all of whose blobs are in place: the last step of a pull.
+///
+/// The names of the blobs are made durable, then looked at once more, and only then does the ref
+/// appear. It is durable on return.
+pub(crate) fn publish(
+    layout: &Layout,
+    name: &str,
+    target: &Descriptor,
+    closure: &[Pinned],
+) -> Result<()> {
+    for algorithm in Algorithm::ALL {
+        if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm)
+            && let Some(dir) = layout.algorithm(algorithm)?
+        {
+            dir.sync()?;
+        }
+    }
+    let incomplete = |digest| Error::Incomplete { name: name.to_owned(), digest };
+    if !closure.iter().any(|pinned| *pinned.digest() == target.digest) {
+        return Err(incomplete(target.digest));
+    }
+    for pinned in closure {
+        if !pinned.look()? {
+            return Err(incomplete(*pinned.digest()));
+        }
+    }
+    update(layout, |index| index.set(name, target))
+}
+
+/// Pins the image of a name, which is looked up with the collector kept out.
+pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descriptor> {
+    lease.pin_tree(|| {
+        let target = find(layout, name)?.descriptor;
+        Ok((target.digest, target))
+    })
+}
+
+/// Gives an image a second name.
+pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
+    let target = pin(layout, lease, source)?;
+    update(layout, |index| index.set(name, &target))?;
+    Ok(target)
+}
+
+/// The ref of a name.
+pub(crate) fn find(layout: &Layout, name: &str) -> Result<Ref> {
+    read(layout)?
+        .into_iter()
+        .find(|entry| entry.name.as_deref() == Some(name))
+        .ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
+}
+
+/// Removes names, durably; for each, whether it was there.
+pub(crate) fn remove(layout: &Layout, names: &[String]) -> Result<Vec<bool>> {
+    let mut removed = Vec::new();
+    update(layout, |index| {
+        removed = names.iter().map(|name| index.remove(name)).collect();
+        removed.contains(&true)
+    })?;
+    Ok(removed)
+}
+
+/// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced.
+fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<()> {
+    let lock = Lock::acquire(
+        &layout.locks,
+        "index",
+        LockMode::Exclusive,
+        "the lock of index.json",
+        LIMIT,
+    )?;
+    let mut index = read_index(layout)?;
+    if change(&mut index) {
+        let aside = Aside::hidden(&layout.root)?;
+        aside.file().write_all(&index.to_bytes()).context("write to", aside.path())?;
+        aside.set_mode(0o644)?;
+        aside.sync()?;
+        aside.name_over(&layout.root, "index.json")?;
+    }
+    // Also where nothing changed: whoever wrote it so may not have come this far.
+    layout.root.sync()?;
+    drop(lock);
+    Ok(())
+}
+
+fn read_index(layout: &Layout) -> Result<IndexFile> {
+    let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?
+        .ok_or_else(|| damaged(layout, "it is missing".to_owned()))?;
+    IndexFile::parse(&bytes).map_err(|reason| damaged(layout, reason))
+}
+
+fn damaged(layout: &Layout, reason: String) -> Error {
+    Error::Damaged { path: layout.root.path_of("index.json"), reason }
+}

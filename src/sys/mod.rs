@@ -1,0 +1,30 @@
+//! What the operating system does for the store, and nothing about images.
+//!
+//! The only module with `unsafe`, platform code, locks, syncs and renames. Files are reached
+//! through the descriptor of their directory and by a single name, never through a symbolic link,
+//! so that nobody who swaps a part of a path can lead the store outside its root.
+
+mod aside;
+mod dir;
+mod filesystem;
+mod lock;
+mod map;
+mod sync;
+
+pub(crate) use aside::Aside;
+pub(crate) use dir::{Dir, Meta};
+pub(crate) use filesystem::{Filesystem, current_user};
+pub(crate) use lock::{Lock, LockMode};
+pub(crate) use map::Map;
+pub(crate) use sync::{preallocate, set_mode, start_writeback, sync_data};
+
+/// 128 random bits in hexadecimal, for names that nobody else may have chosen.
+pub(crate) fn random_name() -> std::io::Result<String> {
+    let mut bytes = [0u8; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}

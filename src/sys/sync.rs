@@ -1,0 +1,77 @@
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, Mode};
+use rustix::io::Errno;
+
+use crate::error::{Error, IoContext, Result};
+
+/// Makes a file's bytes and length durable.
+///
+/// A failure is final for this file: Linux reports a lost write once, and the next sync would
+/// return success with the data gone. The caller gives the file up.
+pub(crate) fn sync_data(file: &File, path: &Path) -> Result<()> {
+    sync_all(file, path)
+}
+
+pub(super) fn sync_all(fd: impl AsFd, path: &Path) -> Result<()> {
+    rustix::fs::fsync(fd)
+        .map_err(|error| Error::NotDurable { path: path.to_path_buf(), source: error.into() })
+}
+
+/// Sets the permission bits of an open file, whatever the umask.
+pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)
+}
+
+/// Sets `len` bytes of space aside from `start` on without changing the file's length, so that a
+/// full disk is met before the bytes are fetched. Does nothing where the file system cannot.
+pub(crate) fn preallocate(file: &File, start: u64, len: u64, path: &Path) -> Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, start, len) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(Errno::NOSPC | Errno::DQUOT) => Err(Error::NoSpace {
+            action: "set space aside for",
+            path: path.to_path_buf(),
+            needed: Some(len),
+            available: rustix::fs::fstatvfs(file)
+                .ok()
+                .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize)),
+        }),
+        Err(error) => Err(error).context("set space aside for", path),
+    }
+}
+
+/// Lets the kernel begin to write out a range that was just written, without waiting for it: the
+/// sync at the end then finds little to do. No promise of durability.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "rustix has no sync_file_range")]
+pub(crate) fn start_writeback(file: &File, start: u64, len: u64, path: &Path) -> Result<()> {
+    let (Ok(start), Ok(len)) = (i64::try_from(start), i64::try_from(len)) else {
+        return Ok(());
+    };
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and no memory is passed.
+    let result =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
+    if result == 0 {
+        return Ok(());
+    }
+    match std::io::Error::last_os_error() {
+        // Not every file system has it, and a signal may come at any time: it is only a hint.
+        error
+            if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ESPIPE | libc::EINTR)) =>
+        {
+            Ok(())
+        }
+        error => Err(Error::NotDurable { path: path.to_path_buf(), source: error }),
+    }
+}
+
+/// Only Linux can be asked.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn start_writeback(_: &File, _: u64, _: u64, _: &Path) -> Result<()> {
+    Ok(())
+}
