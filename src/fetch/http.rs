@@ -33,7 +33,7 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// let registry = HttpRegistry::builder()
 ///     .plain_http("localhost:5000")
 ///     .auth(StaticCredentials::new("localhost:5000", Credentials::new("me", "secret")))
-///     .build();
+///     .build()?;
 /// let image = "localhost:5000/app:v1".parse()?;
 /// let manifest = registry.manifest(&image, None).await?;
 /// println!("{} is {}", image, manifest.digest);
@@ -46,11 +46,6 @@ pub struct HttpRegistry {
 }
 
 impl HttpRegistry {
-    /// A client that is nobody, and uses TLS with every registry.
-    pub fn new() -> HttpRegistry {
-        HttpRegistry::builder().build()
-    }
-
     /// The settings of a client, to be changed before it is made.
     pub fn builder() -> HttpRegistryBuilder {
         HttpRegistryBuilder {
@@ -193,12 +188,6 @@ impl HttpRegistry {
     }
 }
 
-impl Default for HttpRegistry {
-    fn default() -> Self {
-        HttpRegistry::new()
-    }
-}
-
 impl RegistryPull for HttpRegistry {
     fn resolve<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Descriptor>> {
         self.head_manifest(reference).boxed()
@@ -264,12 +253,16 @@ impl HttpRegistryBuilder {
     }
 
     /// Makes the client; it connects when it is asked for something.
-    pub fn build(self) -> HttpRegistry {
-        HttpRegistry {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Network`] where a setting is unusable, as a user agent with a line break in it.
+    pub fn build(self) -> Result<HttpRegistry> {
+        Ok(HttpRegistry {
             plain_http: self.plain_http,
-            transport: Transport::new(self.settings),
+            transport: Transport::new(self.settings)?,
             sessions: Sessions::new(self.auth),
-        }
+        })
     }
 }
 

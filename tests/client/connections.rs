@@ -71,7 +71,7 @@ fn plain_http_is_spoken_only_where_allowed() {
         stream.read_to_end(&mut Vec::new()).ok();
         first
     });
-    let error = run(HttpRegistry::new().manifest(&image, None)).unwrap_err();
+    let error = run(HttpRegistry::builder().build().unwrap().manifest(&image, None)).unwrap_err();
     assert!(matches!(error, Error::Network { .. }), "{error}");
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     assert!(!is_transient(&error));
@@ -79,10 +79,17 @@ fn plain_http_is_spoken_only_where_allowed() {
 }
 
 #[test]
+fn settings_that_cannot_be_used() {
+    let error = HttpRegistry::builder().user_agent("a\r\nX: y").build().err().unwrap();
+    assert!(error.to_string().starts_with("cannot set up the HTTP client"), "{error}");
+    assert!(!is_transient(&error));
+}
+
+#[test]
 fn a_registry_that_is_not_there() {
     let address = Registry::start().address();
     let image = format!("{address}/demo:1").parse().unwrap();
-    let client = HttpRegistry::builder().plain_http(&address).build();
+    let client = HttpRegistry::builder().plain_http(&address).build().unwrap();
     let error = run(client.manifest(&image, None)).unwrap_err();
     assert!(error.to_string().starts_with("cannot connect to http://"), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
