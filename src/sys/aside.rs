@@ -155,6 +155,7 @@ fn forget(path: tempfile::TempPath) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at the files by another way")]
 mod tests {
     use std::io::Write;
 
