@@ -14,7 +14,7 @@ const VERSION: &str = "1";
 /// What `oci-layout` says (image specification, "oci-layout file").
 const LAYOUT_VERSION: &str = "1.0.0";
 /// The lock files: made with the store and never unlinked.
-const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
+pub(crate) const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
 /// What is set aside so that the collector can run on a full disk.
 const RESERVE: u64 = 4 * 1024 * 1024;
 /// The largest of the small files that is read.
@@ -37,7 +37,8 @@ pub(crate) struct Layout {
     pub(crate) trash: Dir,
     /// `.layerstore/quarantine/`.
     pub(crate) quarantine: Dir,
-    private: Dir,
+    /// `.layerstore/`.
+    pub(crate) private: Dir,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -121,6 +122,11 @@ impl Layout {
             root,
             private,
         })
+    }
+
+    /// Whether `oci-layout` and `version` still say what this program understands.
+    pub(crate) fn check_version(&self) -> Result<()> {
+        check_version(&self.root, &self.private)
     }
 
     /// The directory of an algorithm's blobs; `None` if no blob of it was ever stored.

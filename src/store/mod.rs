@@ -18,6 +18,7 @@
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
 mod blob;
+mod check;
 mod closure;
 mod gate;
 mod index_file;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use blob::{Blob, BlobMap};
+pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use closure::{Node, Role};
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
@@ -288,5 +290,21 @@ impl BlobStore {
     /// As of [`document`](BlobStore::document), for the documents that are there.
     pub fn closure(&self, root: &Descriptor) -> Result<Vec<Node>> {
         closure::closure(&self.layout, root)
+    }
+
+    /// Looks for damage, beside whatever else goes on in the store. Nothing is changed.
+    ///
+    /// `progress` is called now and then on this thread while the bytes of blobs are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a directory cannot be listed, so that there is no telling what it holds.
+    /// Whatever else is wrong, an unreadable `index.json` too, is in the report.
+    pub fn check(
+        &self,
+        options: &CheckOptions,
+        progress: impl FnMut(CheckProgress),
+    ) -> Result<CheckReport> {
+        check::check(&self.layout, options, progress)
     }
 }

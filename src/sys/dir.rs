@@ -29,6 +29,8 @@ struct Inner {
 pub(crate) struct Meta {
     /// Whether it is a regular file.
     pub(crate) is_file: bool,
+    /// Whether it is a directory.
+    pub(crate) is_dir: bool,
     /// Its length in bytes.
     pub(crate) len: u64,
     /// What it takes on disk, in bytes.
@@ -254,6 +256,7 @@ impl From<&Stat> for Meta {
         let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
         Meta {
             is_file: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+            is_dir: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             disk: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             owner: stat.st_uid,
