@@ -29,6 +29,7 @@ mod lease_record;
 mod leases;
 mod part;
 mod refs;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Claim, Part, PartWatch};
 pub use refs::Ref;
+pub use usage::{Amount, ImageUsage, Usage};
 
 pub(crate) use layout::Layout;
 
@@ -306,5 +308,14 @@ impl BlobStore {
         progress: impl FnMut(CheckProgress),
     ) -> Result<CheckReport> {
         check::check(&self.layout, options, progress)
+    }
+
+    /// What the store takes on disk, by kind and by image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if `index.json` cannot be read, [`Error::Io`].
+    pub fn usage(&self) -> Result<Usage> {
+        usage::usage(&self.layout)
     }
 }
