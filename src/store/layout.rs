@@ -56,12 +56,17 @@ impl Layout {
     pub(crate) fn init(path: &Path) -> Result<Layout> {
         let root = Dir::create_root(path)?;
         check_owner(&root)?;
-        if root.open_dir(".layerstore")?.is_none()
-            && root.meta("oci-layout")?.is_none()
-            && let Some(stranger) = root.names()?.next()
+        let is_new = || -> Result<bool> {
+            Ok(root.open_dir(".layerstore")?.is_none() && root.meta("oci-layout")?.is_none())
+        };
+        // Asked again after the listing: what it showed may be a store that another process is
+        // just making, and that begins with `.layerstore`.
+        if is_new()?
+            && let Some(stranger) = root.names()?.next().transpose()?
+            && is_new()?
         {
             return Err(Error::NoStore {
-                path: root.path_of(&stranger?),
+                path: root.path_of(&stranger),
                 reason: "the directory has other things in it",
             });
         }
