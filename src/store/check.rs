@@ -196,6 +196,7 @@ fn kind_of(error: &Error) -> DamageKind {
         Error::SizeMismatch { .. } => DamageKind::WrongSize,
         Error::DigestMismatch { .. } => DamageKind::WrongDigest,
         Error::Damaged { .. } => DamageKind::WrongType,
+        Error::Unsafe { .. } => DamageKind::Permissions,
         Error::Io { .. } => DamageKind::Unreadable,
         _ => DamageKind::BadDocument,
     }

@@ -110,11 +110,13 @@ impl Layout {
         check_owner(&root)?;
         check_owner(&private)?;
         check_version(&root, &private)?;
-        let part = |of: &Dir, name| {
-            of.open_dir(name)?.ok_or_else(|| Error::Damaged {
+        let part = |of: &Dir, name| -> Result<Dir> {
+            let dir = of.open_dir(name)?.ok_or_else(|| Error::Damaged {
                 path: of.path_of(name),
                 reason: "the directory is missing; `store init` makes it again".to_owned(),
-            })
+            })?;
+            check_owner(&dir)?;
+            Ok(dir)
         };
         Ok(Layout {
             blobs: part(&root, "blobs")?,
@@ -140,8 +142,11 @@ impl Layout {
         if let Some(dir) = cell.get() {
             return Ok(Some(dir));
         }
-        let opened = self.blobs.open_dir(algorithm.name())?;
-        Ok(opened.map(|dir| cell.get_or_init(|| dir)))
+        let Some(dir) = self.blobs.open_dir(algorithm.name())? else {
+            return Ok(None);
+        };
+        check_owner(&dir)?;
+        Ok(Some(cell.get_or_init(|| dir)))
     }
 
     /// The directory of an algorithm's blobs, made and durable if it was not there.

@@ -133,8 +133,11 @@ impl Look<'_> {
                 Ok(algorithm) => match self.layout.algorithm(algorithm) {
                     Ok(dir) => self.blobs_of(algorithm, dir)?,
                     Err(error) => {
-                        let path = format!("blobs/{name}");
-                        self.findings.add(DamageKind::WrongType, path, error.to_string());
+                        let kind = match error {
+                            Error::Unsafe { .. } => DamageKind::Permissions,
+                            _ => DamageKind::WrongType,
+                        };
+                        self.findings.add(kind, format!("blobs/{name}"), error.to_string());
                     }
                 },
                 Err(_) => self.unknown("blobs/", &name),
