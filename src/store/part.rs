@@ -1,5 +1,6 @@
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -204,7 +205,8 @@ impl Part {
         if end > self.reserved {
             self.reserve(&path)?;
         }
-        self.file().write_all(bytes).context("write to", &path)?;
+        // At its place, not where the last write ended: of one that failed some bytes may be there.
+        self.file().write_all_at(bytes, self.len).context("write to", &path)?;
         self.hasher.update(bytes);
         self.len = end;
         if self.len - self.written_back >= WRITEBACK {
@@ -240,7 +242,6 @@ impl Part {
     pub fn restart(&mut self) -> Result<()> {
         let path = self.path();
         self.file().set_len(0).context("empty", &path)?;
-        self.file().seek(SeekFrom::Start(0)).context("empty", &path)?;
         self.hasher = self.pinned.digest().algorithm().hasher();
         (self.len, self.written_back, self.reserved) = (0, 0, 0);
         Ok(())
