@@ -1,5 +1,6 @@
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,6 +82,13 @@ impl PartWatch {
 pub(crate) fn names(digest: &Digest) -> (String, String) {
     let stem = format!("{}-{}", digest.algorithm(), digest.hex());
     (format!("{stem}.part"), format!("{stem}.lock"))
+}
+
+/// Whose part or lock a name in `parts/` is.
+pub(crate) fn digest_of(name: &str) -> Option<Digest> {
+    let stem = name.strip_suffix(".part").or_else(|| name.strip_suffix(".lock"))?;
+    let (algorithm, hex) = stem.split_once('-')?;
+    Digest::from_hex(algorithm.parse().ok()?, hex).ok()
 }
 
 /// Takes the part of a blob unless somebody has it. What it holds already is hashed here.
@@ -199,7 +207,8 @@ impl Part {
         if end > self.reserved {
             self.reserve(&path)?;
         }
-        self.file().write_all(bytes).context("write to", &path)?;
+        // At its place, not where the last write ended: of one that failed some bytes may be there.
+        self.file().write_all_at(bytes, self.len).context("write to", &path)?;
         self.hasher.update(bytes);
         self.len = end;
         if self.len - self.written_back >= WRITEBACK {
