@@ -19,14 +19,15 @@
 
 mod blob;
 mod closure;
-mod gate;
+pub(crate) mod collector;
+pub(crate) mod gate;
 mod index_file;
 mod ingest;
 mod layout;
 mod lease;
 mod lease_record;
-mod leases;
-mod part;
+pub(crate) mod leases;
+pub(crate) mod part;
 mod refs;
 
 use std::path::Path;
