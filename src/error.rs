@@ -287,6 +287,8 @@ pub enum Error {
         status: u16,
         /// What the registry said (distribution specification, "Error Codes").
         errors: Vec<RegistryMessage>,
+        /// How long it wants to be left alone, where it said so.
+        retry_after: Option<Duration>,
     },
 
     /// A server did something that its protocol does not allow.
@@ -295,6 +297,17 @@ pub enum Error {
         /// The address, without credentials.
         url: String,
         /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A server cannot send the part of a blob that was asked for; it may well send the whole.
+    #[error("{url} did not send the range {range}: {reason}")]
+    UnusableRange {
+        /// The address, without credentials.
+        url: String,
+        /// What was asked for, as in a `Range` header.
+        range: String,
+        /// What is wrong with the answer.
         reason: String,
     },
 
@@ -359,9 +372,10 @@ impl Error {
             Error::Unauthorized { .. } | Error::Registry { status: 401 | 403, .. } => {
                 ErrorKind::Unauthorized
             }
-            Error::Network { .. } | Error::Registry { .. } | Error::BadResponse { .. } => {
-                ErrorKind::Network
-            }
+            Error::Network { .. }
+            | Error::Registry { .. }
+            | Error::BadResponse { .. }
+            | Error::UnusableRange { .. } => ErrorKind::Network,
             Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => ErrorKind::Mismatch,
             Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
             Error::NoStore { .. } => ErrorKind::NoStore,
@@ -490,7 +504,8 @@ mod tests {
             RegistryMessage { code: "DENIED".into(), message: String::new() },
             RegistryMessage { code: "UNKNOWN".into(), message: "no".into() },
         ];
-        let error = Error::Registry { url: "http://r/v2/".into(), status: 403, errors };
+        let error =
+            Error::Registry { url: "http://r/v2/".into(), status: 403, errors, retry_after: None };
         assert_eq!(error.to_string(), "http://r/v2/ answered 403: DENIED; UNKNOWN (no)");
         assert_eq!(error.kind(), ErrorKind::Unauthorized);
     }

@@ -1,6 +1,8 @@
 //! A content-addressable blob store for container images.
 
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 pub mod oci;
 mod store;
 mod sys;

@@ -251,6 +251,15 @@ impl BlobStore {
         refs::find(&self.layout, name)
     }
 
+    /// Pins the image of a name with all that it is made of, and says what the name stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs) and [`Lease::pin`].
+    pub fn pin_ref(&self, lease: &Lease, name: &str) -> Result<Descriptor> {
+        refs::pin(&self.layout, lease, name)
+    }
+
     /// Names an image whose blobs are all in place and pinned: `closure` must have the target and
     /// everything that was fetched for it. The name is durable when this returns; one that was
     /// there before is replaced.
