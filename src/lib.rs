@@ -10,6 +10,7 @@ mod sys;
 pub use error::{Error, ErrorKind, RegistryMessage, Result};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
-    Blob, BlobInfo, BlobMap, BlobStore, Claim, Ingest, Lease, LeaseInfo, LeaseState, Node, Part,
-    PartWatch, Pinned, Ref, Role,
+    Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
+    Damage, DamageKind, ImageUsage, Ingest, Lease, LeaseInfo, LeaseState, Node, Part, PartWatch,
+    Pinned, Ref, Role, Usage,
 };

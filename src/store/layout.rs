@@ -14,7 +14,7 @@ const VERSION: &str = "1";
 /// What `oci-layout` says (image specification, "oci-layout file").
 const LAYOUT_VERSION: &str = "1.0.0";
 /// The lock files: made with the store and never unlinked.
-const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
+pub(crate) const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
 /// What is set aside so that the collector can run on a full disk.
 const RESERVE: u64 = 4 * 1024 * 1024;
 /// The largest of the small files that is read.
@@ -37,7 +37,8 @@ pub(crate) struct Layout {
     pub(crate) trash: Dir,
     /// `.layerstore/quarantine/`.
     pub(crate) quarantine: Dir,
-    private: Dir,
+    /// `.layerstore/`.
+    pub(crate) private: Dir,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -55,12 +56,17 @@ impl Layout {
     pub(crate) fn init(path: &Path) -> Result<Layout> {
         let root = Dir::create_root(path)?;
         check_owner(&root)?;
-        if root.open_dir(".layerstore")?.is_none()
-            && root.meta("oci-layout")?.is_none()
-            && let Some(stranger) = root.names()?.next()
+        let is_new = || -> Result<bool> {
+            Ok(root.open_dir(".layerstore")?.is_none() && root.meta("oci-layout")?.is_none())
+        };
+        // Asked again after the listing: what it showed may be a store that another process is
+        // just making, and that begins with `.layerstore`.
+        if is_new()?
+            && let Some(stranger) = root.names()?.next().transpose()?
+            && is_new()?
         {
             return Err(Error::NoStore {
-                path: root.path_of(&stranger?),
+                path: root.path_of(&stranger),
                 reason: "the directory has other things in it",
             });
         }
@@ -104,11 +110,13 @@ impl Layout {
         check_owner(&root)?;
         check_owner(&private)?;
         check_version(&root, &private)?;
-        let part = |of: &Dir, name| {
-            of.open_dir(name)?.ok_or_else(|| Error::Damaged {
+        let part = |of: &Dir, name| -> Result<Dir> {
+            let dir = of.open_dir(name)?.ok_or_else(|| Error::Damaged {
                 path: of.path_of(name),
                 reason: "the directory is missing; `store init` makes it again".to_owned(),
-            })
+            })?;
+            check_owner(&dir)?;
+            Ok(dir)
         };
         Ok(Layout {
             blobs: part(&root, "blobs")?,
@@ -123,14 +131,22 @@ impl Layout {
         })
     }
 
+    /// Whether `oci-layout` and `version` still say what this program understands.
+    pub(crate) fn check_version(&self) -> Result<()> {
+        check_version(&self.root, &self.private)
+    }
+
     /// The directory of an algorithm's blobs; `None` if no blob of it was ever stored.
     pub(crate) fn algorithm(&self, algorithm: Algorithm) -> Result<Option<&Dir>> {
         let cell = &self.algorithms[algorithm as usize];
         if let Some(dir) = cell.get() {
             return Ok(Some(dir));
         }
-        let opened = self.blobs.open_dir(algorithm.name())?;
-        Ok(opened.map(|dir| cell.get_or_init(|| dir)))
+        let Some(dir) = self.blobs.open_dir(algorithm.name())? else {
+            return Ok(None);
+        };
+        check_owner(&dir)?;
+        Ok(Some(cell.get_or_init(|| dir)))
     }
 
     /// The directory of an algorithm's blobs, made and durable if it was not there.

@@ -124,7 +124,7 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>> {
 pub(crate) fn remove(layout: &Layout, id: &str) -> Result<()> {
     let not_found = || Error::LeaseNotFound { id: id.to_owned() };
     // Only what can be a lease's name is looked for: never a path that somebody typed.
-    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !is_id(id) {
         return Err(not_found());
     }
     let locked = |what, name: &str, dir: &crate::sys::Dir| Error::Locked {
@@ -145,6 +145,19 @@ pub(crate) fn remove(layout: &Layout, id: &str) -> Result<()> {
             false => Err(not_found()),
         },
     }
+}
+
+/// Reads a lease to its end; whether it is there.
+pub(crate) fn is_readable(layout: &Layout, id: &str) -> Result<bool> {
+    let Some(file) = layout.leases.open_file(id)? else {
+        return Ok(false);
+    };
+    read(layout, id, file, 0).map(|_| true)
+}
+
+/// Whether a name is one that a lease may have.
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn info(layout: &Layout, id: String, file: File) -> Result<LeaseInfo> {

@@ -18,6 +18,7 @@
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
 mod blob;
+mod check;
 mod closure;
 mod gate;
 mod index_file;
@@ -28,18 +29,21 @@ mod lease_record;
 mod leases;
 mod part;
 mod refs;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use blob::{Blob, BlobMap};
+pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use closure::{Node, Role};
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Claim, Part, PartWatch};
 pub use refs::Ref;
+pub use usage::{Amount, ImageUsage, Usage};
 
 pub(crate) use layout::Layout;
 
@@ -297,5 +301,30 @@ impl BlobStore {
     /// As of [`document`](BlobStore::document), for the documents that are there.
     pub fn closure(&self, root: &Descriptor) -> Result<Vec<Node>> {
         closure::closure(&self.layout, root)
+    }
+
+    /// Looks for damage, beside whatever else goes on in the store. Nothing is changed.
+    ///
+    /// `progress` is called now and then on this thread while the bytes of blobs are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a directory cannot be listed, so that there is no telling what it holds.
+    /// Whatever else is wrong, an unreadable `index.json` too, is in the report.
+    pub fn check(
+        &self,
+        options: &CheckOptions,
+        progress: impl FnMut(CheckProgress),
+    ) -> Result<CheckReport> {
+        check::check(&self.layout, options, progress)
+    }
+
+    /// What the store takes on disk, by kind and by image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if `index.json` cannot be read, [`Error::Io`].
+    pub fn usage(&self) -> Result<Usage> {
+        usage::usage(&self.layout)
     }
 }

@@ -83,6 +83,13 @@ pub(crate) fn names(digest: &Digest) -> (String, String) {
     (format!("{stem}.part"), format!("{stem}.lock"))
 }
 
+/// Whose part or lock a name in `parts/` is.
+pub(crate) fn digest_of(name: &str) -> Option<Digest> {
+    let stem = name.strip_suffix(".part").or_else(|| name.strip_suffix(".lock"))?;
+    let (algorithm, hex) = stem.split_once('-')?;
+    Digest::from_hex(algorithm.parse().ok()?, hex).ok()
+}
+
 /// Takes the part of a blob unless somebody has it. What it holds already is hashed here.
 pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
     let (name, lock_name) = names(pinned.digest());

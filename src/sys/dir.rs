@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ struct Inner {
 pub(crate) struct Meta {
     /// Whether it is a regular file.
     pub(crate) is_file: bool,
+    /// Whether it is a directory.
+    pub(crate) is_dir: bool,
     /// Its length in bytes.
     pub(crate) len: u64,
     /// What it takes on disk, in bytes.
@@ -109,19 +111,27 @@ impl Dir {
     /// new is durable on return.
     pub(crate) fn make_dir(&self, name: &str) -> Result<Dir> {
         match rustix::fs::mkdirat(&self.0.fd, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => self.grant(name).context("set the mode of", self.path_of(name))?,
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(error).context("make the directory", self.path_of(name)),
         }
         let dir = self.open_dir(name)?.ok_or_else(|| Error::Damaged {
             path: self.path_of(name),
             reason: "it was removed while it was being made".to_owned(),
         })?;
-        // The umask may have taken bits away. One that was there before keeps its mode.
-        if dir.meta_of_self()?.mode & 0o700 != 0o700 {
-            rustix::fs::fchmod(&dir.0.fd, Mode::RWXU).context("set the mode of", dir.path())?;
-        }
         self.sync()?;
         Ok(dir)
+    }
+
+    /// Gives the owner of a new directory what the umask took away. With a umask of 0777 it cannot
+    /// be opened before, but for its path.
+    fn grant(&self, name: &str) -> rustix::io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.0.fd, name, flags, Mode::empty())?;
+        if Meta::from(&rustix::fs::fstat(&fd)?).mode & 0o700 == 0o700 {
+            return Ok(());
+        }
+        rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RWXU)
     }
 
     /// Opens a regular file for reading; `None` if there is nothing of that name.
@@ -137,7 +147,12 @@ impl Dir {
     /// Opens a regular file for reading and writing, making it with mode 0600 if there is none.
     pub(crate) fn open_or_create(&self, name: &str) -> Result<File> {
         let file = self.open_with(name, OFlags::RDWR | OFlags::CREATE)?;
-        file.ok_or(Errno::NOENT).context("open", self.path_of(name))
+        let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
+        // The umask may have taken bits away, and then nobody could open it again.
+        if Meta::of(&file).context("look at", self.path_of(name))?.mode & 0o600 != 0o600 {
+            sync::set_mode(&file, 0o600, &self.path_of(name))?;
+        }
+        Ok(file)
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<File>> {
@@ -254,6 +269,7 @@ impl From<&Stat> for Meta {
         let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
         Meta {
             is_file: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+            is_dir: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             disk: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             owner: stat.st_uid,

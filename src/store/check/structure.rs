@@ -1,0 +1,215 @@
+use super::{CheckReport, DamageKind, Finding, Findings, blob_path, kind_of};
+use crate::error::{Error, Result};
+use crate::oci::{Algorithm, Digest};
+use crate::store::layout::{LOCKS, Layout};
+use crate::store::{leases, part};
+use crate::sys::{Aside, Dir, Meta, current_user};
+
+/// Blobs of at least this length are read first, so that no thread is left alone with one at the
+/// end while the others have nothing to do.
+const LARGE: u64 = 64 * 1024 * 1024;
+
+/// What may lie in the root and in `.layerstore`.
+const IN_ROOT: [&str; 4] = ["oci-layout", "index.json", "blobs", ".layerstore"];
+const PRIVATE: [&str; 7] =
+    ["version", "locks", "leases", "parts", "trash", "quarantine", "reserve"];
+
+/// Looks at every name in the store, and at no byte of a blob. The large blobs.
+pub(super) fn look(
+    layout: &Layout,
+    report: &mut CheckReport,
+    findings: &mut Findings,
+) -> Result<Vec<Digest>> {
+    let mut look = Look { layout, report, findings, large: Vec::new() };
+    look.versions();
+    look.known(&layout.root, "", &IN_ROOT)?;
+    look.known(&layout.private, ".layerstore/", &PRIVATE)?;
+    look.locks()?;
+    look.leases()?;
+    look.parts()?;
+    look.blobs()?;
+    let mut large = look.large;
+    large.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+    Ok(large.into_iter().map(|(_, digest)| digest).collect())
+}
+
+struct Look<'a> {
+    layout: &'a Layout,
+    report: &'a mut CheckReport,
+    findings: &'a mut Findings,
+    large: Vec<(u64, Digest)>,
+}
+
+impl Look<'_> {
+    fn versions(&mut self) {
+        if let Err(error) = self.layout.check_version() {
+            let path = match &error {
+                Error::UnsupportedVersion { path, .. } | Error::Damaged { path, .. }
+                    if path.ends_with("oci-layout") =>
+                {
+                    "oci-layout"
+                }
+                _ => ".layerstore/version",
+            };
+            self.findings.add(DamageKind::Layout, path.to_owned(), error.to_string());
+        }
+    }
+
+    fn known(&mut self, dir: &Dir, prefix: &str, known: &[&str]) -> Result<()> {
+        self.permissions(prefix.trim_end_matches('/'), &dir.meta_of_self()?);
+        for name in dir.names()? {
+            let name = name?;
+            if !known.contains(&name.as_str()) {
+                self.unknown(prefix, &name);
+            } else if let Some(meta) = dir.meta(&name)? {
+                self.permissions(&format!("{prefix}{name}"), &meta);
+            }
+        }
+        Ok(())
+    }
+
+    fn locks(&mut self) -> Result<()> {
+        for name in LOCKS {
+            let path = format!(".layerstore/locks/{name}");
+            match self.layout.locks.meta(name)? {
+                Some(meta) => self.file(&path, &meta),
+                None => {
+                    let message = "the lock file is missing; `store init` makes it again";
+                    self.findings.add(DamageKind::MissingFile, path, message.to_owned());
+                }
+            }
+        }
+        for name in self.layout.locks.names()? {
+            let name = name?;
+            if !LOCKS.contains(&name.as_str()) {
+                self.unknown(".layerstore/locks/", &name);
+            }
+        }
+        Ok(())
+    }
+
+    fn leases(&mut self) -> Result<()> {
+        for name in self.layout.leases.names()? {
+            let name = name?;
+            if !leases::is_id(&name) {
+                self.unknown(".layerstore/leases/", &name);
+                continue;
+            }
+            let path = format!(".layerstore/leases/{name}");
+            // It may go at any moment.
+            let Some(meta) = self.layout.leases.meta(&name)? else {
+                continue;
+            };
+            self.report.leases += 1;
+            self.file(&path, &meta);
+            if meta.is_file
+                && let Err(error) = leases::is_readable(self.layout, &name)
+            {
+                let message =
+                    format!("{error}; no collection runs until `store lease rm {name}` removes it");
+                self.findings.add(DamageKind::Lease, path, message);
+            }
+        }
+        Ok(())
+    }
+
+    fn parts(&mut self) -> Result<()> {
+        for name in self.layout.parts.names()? {
+            let name = name?;
+            if part::digest_of(&name).is_none() {
+                self.unknown(".layerstore/parts/", &name);
+            } else if let Some(meta) = self.layout.parts.meta(&name)? {
+                self.report.parts += u64::from(name.ends_with(".part"));
+                self.file(&format!(".layerstore/parts/{name}"), &meta);
+            }
+        }
+        Ok(())
+    }
+
+    fn blobs(&mut self) -> Result<()> {
+        for name in self.layout.blobs.names()? {
+            let name = name?;
+            match name.parse::<Algorithm>() {
+                Ok(algorithm) => match self.layout.algorithm(algorithm) {
+                    Ok(dir) => self.blobs_of(algorithm, dir)?,
+                    Err(error) => {
+                        let kind = match error {
+                            Error::Unsafe { .. } => DamageKind::Permissions,
+                            _ => DamageKind::WrongType,
+                        };
+                        self.findings.add(kind, format!("blobs/{name}"), error.to_string());
+                    }
+                },
+                Err(_) => self.unknown("blobs/", &name),
+            }
+        }
+        Ok(())
+    }
+
+    fn blobs_of(&mut self, algorithm: Algorithm, dir: Option<&Dir>) -> Result<()> {
+        let Some(dir) = dir else {
+            return Ok(());
+        };
+        self.permissions(&format!("blobs/{algorithm}"), &dir.meta_of_self()?);
+        for name in dir.names()? {
+            let name = name?;
+            let Ok(digest) = Digest::from_hex(algorithm, &name) else {
+                self.unknown(&format!("blobs/{algorithm}/"), &name);
+                continue;
+            };
+            // One that went since it was listed was collected.
+            let Some(meta) = dir.meta(&name)? else {
+                continue;
+            };
+            self.file(&blob_path(&digest), &meta);
+            if meta.is_file {
+                self.report.blobs += 1;
+                self.report.blob_bytes += meta.len;
+                if meta.len >= LARGE {
+                    self.large.push((meta.len, digest));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&mut self, prefix: &str, name: &str) {
+        if Aside::is_leftover(name) {
+            self.report.temporary += 1;
+            return;
+        }
+        let message = "nothing in a store has this name; look at what it is and remove it";
+        self.findings.add(DamageKind::Stray, format!("{prefix}{name}"), message.to_owned());
+    }
+
+    fn file(&mut self, path: &str, meta: &Meta) {
+        if !meta.is_file {
+            let message = "it is not a regular file; remove it and pull again";
+            self.findings.add(DamageKind::WrongType, path.to_owned(), message.to_owned());
+            return;
+        }
+        self.permissions(path, meta);
+    }
+
+    /// Blobs of our own have mode 0444. Those that another tool put there have the owner's right
+    /// to write as well, which harms nobody else.
+    fn permissions(&mut self, path: &str, meta: &Meta) {
+        let user = current_user();
+        let message = if meta.owner != user {
+            format!("it belongs to user {}, and the store to user {user}", meta.owner)
+        } else if meta.mode & 0o022 != 0 && (meta.is_file || meta.is_dir) {
+            format!("others may write to it (mode {:03o}); use `chmod go-w`", meta.mode)
+        } else if meta.mode & 0o400 == 0 {
+            format!("its owner may not read it (mode {:03o}); use `chmod u+r`", meta.mode)
+        } else {
+            return;
+        };
+        let path = if path.is_empty() { "." } else { path };
+        self.findings.add(DamageKind::Permissions, path.to_owned(), message);
+    }
+}
+
+/// What an error at a blob says.
+pub(super) fn finding(digest: Digest, error: &Error) -> Finding {
+    Finding { kind: kind_of(error), digest, message: error.to_string() }
+}
