@@ -3,11 +3,13 @@
 mod error;
 #[cfg(feature = "fetch")]
 pub mod fetch;
+pub mod gc;
 pub mod oci;
 mod store;
 mod sys;
 
 pub use error::{Error, ErrorKind, RegistryMessage, Result};
+pub use gc::{GcOptions, GcReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,

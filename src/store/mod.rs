@@ -20,14 +20,15 @@
 mod blob;
 mod check;
 mod closure;
-mod gate;
+pub(crate) mod collector;
+pub(crate) mod gate;
 mod index_file;
 mod ingest;
 mod layout;
 mod lease;
 mod lease_record;
-mod leases;
-mod part;
+pub(crate) mod leases;
+pub(crate) mod part;
 mod refs;
 mod usage;
 
