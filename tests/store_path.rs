@@ -1,6 +1,4 @@
 //! The straight path through the store: make it, put an image in, read it back.
-#![allow(clippy::unwrap_used, reason = "a panic here is a failed test")]
-#![allow(clippy::disallowed_methods, reason = "tests look at the files by another way")]
 
 use std::io::{Read, Write};
 

@@ -51,7 +51,7 @@ async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
     let mut growth = Growth::default();
     loop {
         match claim(pull, pinned).await? {
-            Claim::Held(part) => return Ok(Some(*part)),
+            Claim::Held(part) => return Ok(Some(part)),
             Claim::Committed => return Ok(None),
             Claim::Busy(watch) => {
                 if growth.has_stopped(&watch)? {

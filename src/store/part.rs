@@ -23,7 +23,7 @@ pub enum Claim {
     /// It is there.
     Committed,
     /// It is this caller's to download, from the part's length on.
-    Held(Box<Part>),
+    Held(Part),
     /// Somebody else downloads it; this shows how far they are.
     Busy(PartWatch),
 }
@@ -37,7 +37,8 @@ pub struct Part {
     layout: Arc<Layout>,
     pinned: Pinned,
     storage: Storage,
-    hasher: Hasher,
+    /// Boxed for its size.
+    hasher: Box<Hasher>,
     len: u64,
     /// Up to where write-back was started.
     written_back: u64,
@@ -111,9 +112,7 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
         }
         let file = open_part(layout, &name)?;
         let storage = Storage::Named { file, name, lock_name, _lock: lock };
-        return Part::new(layout, pinned, storage)?
-            .adopted()
-            .map(|part| Claim::Held(Box::new(part)));
+        return Part::new(layout, pinned, storage)?.adopted().map(Claim::Held);
     }
 }
 
@@ -137,7 +136,7 @@ impl Part {
             layout: layout.clone(),
             pinned: pinned.clone(),
             storage,
-            hasher: pinned.digest().algorithm().hasher(),
+            hasher: Box::new(pinned.digest().algorithm().hasher()),
             len: 0,
             written_back: 0,
             reserved: 0,
@@ -244,7 +243,7 @@ impl Part {
     pub fn restart(&mut self) -> Result<()> {
         let path = self.path();
         sys::empty(self.file()).context("empty", &path)?;
-        self.hasher = self.pinned.digest().algorithm().hasher();
+        *self.hasher = self.pinned.digest().algorithm().hasher();
         (self.len, self.written_back, self.reserved) = (0, 0, 0);
         Ok(())
     }

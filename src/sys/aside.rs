@@ -160,7 +160,6 @@ fn forget(path: tempfile::TempPath) {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests look at the files by another way")]
 mod tests {
     use std::io::Write;
 

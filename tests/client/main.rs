@@ -1,6 +1,5 @@
 //! The registry client against a registry in this process, well-behaved and not.
 #![cfg(feature = "fetch")]
-#![allow(clippy::unwrap_used, reason = "a panic here is a failed test")]
 
 mod blobs;
 mod connections;

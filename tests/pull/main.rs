@@ -1,7 +1,5 @@
 //! Pulls from a registry in this process.
 #![cfg(feature = "fetch")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is a failed test")]
-#![allow(clippy::disallowed_methods, reason = "tests look at the files by another way")]
 
 #[path = "../support/mod.rs"]
 mod support;
