@@ -25,6 +25,11 @@ pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)
 }
 
+/// Writes all bytes at a place of a file, wherever its cursor is.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
 /// Takes all bytes out of a file and goes back to its start.
 pub(crate) fn empty(file: &File) -> std::io::Result<()> {
     rustix::fs::ftruncate(file, 0)?;
