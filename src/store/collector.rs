@@ -7,7 +7,7 @@ use super::part;
 use super::refs::{self, Ref};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::sys::{Aside, Dir, Filesystem, Lock, LockMode};
+use crate::sys::{Aside, Filesystem, Lock, LockMode};
 
 /// How long the end of other processes' leases is waited for, each of which takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
