@@ -4,18 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand};
-use layerstore::oci::Algorithm;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use layerstore::oci::{Algorithm, Platform};
 use layerstore::{Digest, Reference};
 
 use crate::values::{self, ByteRange};
 
 const EXAMPLES: &str = "\
 Examples:
+  store pull alpine:3.20           bring an image from its registry
   store images                     what is there
-  store inspect alpine:3.20        one image: platforms, config, layers
-  store tag alpine:3.20 base:1     a second name for it
-  store rm alpine:3.20             take a name away
+  store rm alpine:3.20             take its name away
+  store gc                         free what no name keeps
   skopeo inspect oci:ROOT:NAME     other tools read the store as it is
 
 Exit codes:
@@ -62,10 +62,36 @@ pub(crate) struct Global {
     /// Say more of what is done (-v), and why (-vv, -vvv)
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+
+    /// How to show progress, on the standard error
+    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) progress: Progress,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// Bars on a terminal, else plain; with -q none
+    #[default]
+    Auto,
+    /// A line for each blob
+    Plain,
+    /// Not at all
+    None,
+    /// A JSON object a line
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Bring images from their registries
+    ///
+    /// What is in the store already is not fetched again, and what another process is fetching is
+    /// waited for. A pull that was interrupted goes on where it stopped. When NAME@DIGEST is
+    /// printed, the image is on disk for good. Makes the store if there is none.
+    #[command(after_help = PULL_HELP)]
+    Pull(Pull),
+
     /// List the images
     ///
     /// One line an image: its name, the first 12 digits of its digest, the platforms that are there
@@ -112,6 +138,38 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Lease(LeaseCommand),
 
+    /// Free what neither image names nor leases keep
+    ///
+    /// Pulls may run meanwhile. If anything that keeps blobs cannot be read, nothing is removed.
+    #[command(after_help = "\
+Examples:
+  store gc --dry-run       what would be removed
+  store gc --grace 0s      also what was written a moment ago")]
+    Gc {
+        /// Remove nothing, only say what would be
+        #[arg(long)]
+        dry_run: bool,
+        /// Keep blobs younger than this, for tools that write blobs first and name them later:
+        /// 90s, 30m, 1h30m, 7d [default: 1h]
+        #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+        grace: Option<Duration>,
+    },
+
+    /// Show what the store takes on disk, by kind and by image
+    ///
+    /// An image shares what another image has too; the rest is freed when its last name is removed.
+    Df,
+
+    /// Look for damage
+    ///
+    /// Without --read-data: whether everything that makes a store is there, and every blob that the
+    /// images need, with its size. Nothing is changed. Damage is listed, and the exit code is 3.
+    Check {
+        /// Read every byte of every blob, and compare it with its digest
+        #[arg(long)]
+        read_data: bool,
+    },
+
     /// Make a store, or complete one whose making was interrupted
     ///
     /// An OCI image layout that another tool wrote becomes a store with its images. A store that is
@@ -125,6 +183,51 @@ pub(crate) enum Command {
 const REF_HELP: &str = "\
 A REF is a name as `store images` prints it, or a short form of it: alpine is
 docker.io/library/alpine:latest. NAME@sha256:… is an image of that repository with that digest.";
+
+const PULL_HELP: &str = "\
+A REF is [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]: alpine is docker.io/library/alpine:latest. With
+several, each is pulled although another fails; the exit code is 3 if only some of them failed.
+
+Examples:
+  store pull alpine:3.20
+  store pull ghcr.io/o/app@sha256:…               exactly this one
+  store pull --platform linux/arm64 alpine:3.20
+  store pull --plain-http localhost:5000/app:v1   a registry without TLS";
+
+#[derive(Args, Debug)]
+pub(crate) struct Pull {
+    /// The images
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) images: Vec<Reference>,
+
+    /// The platform, where there are several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+
+    /// Every platform, and what accompanies them
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
+
+    /// When to ask the registry
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) policy: Policy,
+
+    /// Speak HTTP without TLS with the registries of these images
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+}
+
+/// When the registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Always: the name may stand for another image by now
+    #[default]
+    Always,
+    /// Only if the image is not there whole
+    Missing,
+    /// Never: it is an error if the image is not there whole
+    Never,
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BlobCommand {

@@ -32,6 +32,10 @@ pub(crate) enum Exit {
     NoStore = 10,
     /// Somebody else holds a lock.
     Locked = 11,
+    /// `SIGINT` ended it.
+    Interrupted = 130,
+    /// `SIGTERM` ended it.
+    Terminated = 143,
 }
 
 impl Exit {

@@ -50,7 +50,7 @@ pub(crate) fn short(digest: &Digest) -> String {
 }
 
 /// `1 blob`, `2 blobs`.
-pub(crate) fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 

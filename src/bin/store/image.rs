@@ -75,10 +75,11 @@ impl Image {
 
     /// How many blobs are missing. A platform that was not pulled is not: what counts is the root,
     /// and what the manifests that are there are made of.
-    pub(crate) fn missing(&self) -> usize {
+    pub(crate) fn missing(&self) -> u64 {
         let counts =
             |(n, node): &(usize, &Node)| *n == 0 || matches!(node.role, Role::Config | Role::Layer);
-        self.nodes.iter().enumerate().filter(counts).filter(|(_, node)| !node.present).count()
+        let nodes = self.nodes.iter().enumerate().filter(counts);
+        nodes.filter(|(_, node)| !node.present).count() as u64
     }
 
     /// The platforms that are there.

@@ -34,7 +34,7 @@ struct Line(Messages);
 
 impl io::Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.log(String::from_utf8_lossy(bytes).trim_end());
+        self.0.line(String::from_utf8_lossy(bytes).trim_end());
         Ok(bytes.len())
     }
 

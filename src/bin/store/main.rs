@@ -16,6 +16,7 @@ mod image;
 mod logging;
 mod names;
 mod output;
+mod progress;
 mod root;
 mod values;
 

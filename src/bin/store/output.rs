@@ -4,7 +4,9 @@
 use std::env;
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use indicatif::MultiProgress;
 use serde::Serialize;
 
 use crate::escape;
@@ -42,7 +44,7 @@ impl Output {
             terminal,
             colour: terminal && colour_is_welcome(),
             closed: false,
-            messages: Messages { quiet, colour: io::stderr().is_terminal() && colour_is_welcome() },
+            messages: Messages::new(quiet),
         }
     }
 
@@ -204,10 +206,7 @@ impl Output {
     }
 
     fn value(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let mut json = Vec::new();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut json, escape::Json);
-        value.serialize(&mut serializer).map_err(|error| Failure::Output(error.into()))?;
-        self.write(&json)
+        self.write(&json(value).map_err(Failure::Output)?)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -251,12 +250,31 @@ impl Column {
 #[derive(Clone)]
 pub(crate) struct Messages {
     quiet: bool,
+    terminal: bool,
     colour: bool,
+    /// The bars that stand on the terminal, which a line must not run into.
+    bars: Arc<Mutex<Option<MultiProgress>>>,
 }
 
 impl Messages {
+    fn new(quiet: bool) -> Messages {
+        let terminal = io::stderr().is_terminal();
+        let colour = terminal && colour_is_welcome();
+        Messages { quiet, terminal, colour, bars: Arc::default() }
+    }
+
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Whether there is a terminal that bars can be drawn on.
+    pub(crate) fn can_draw(&self) -> bool {
+        self.terminal && env::var_os("TERM").is_some_and(|term| term != "dumb")
+    }
+
+    /// Puts bars onto the terminal, below all lines.
+    pub(crate) fn draw(&self, bars: &MultiProgress) {
+        *self.bars.lock().unwrap_or_else(PoisonError::into_inner) = Some(bars.clone());
     }
 
     /// Says why something failed.
@@ -273,15 +291,26 @@ impl Messages {
         }
     }
 
-    /// Prints an event of the log.
-    pub(crate) fn log(&self, line: &str) {
-        self.print(&escape::line(line));
+    /// Prints an event of the log, or of what goes on.
+    pub(crate) fn line(&self, line: impl AsRef<str>) {
+        self.print(&escape::line(line.as_ref()));
+    }
+
+    /// Prints an event for programs.
+    pub(crate) fn value(&self, value: &impl Serialize) {
+        if let Ok(json) = json(value) {
+            self.print(&String::from_utf8_lossy(&json));
+        }
     }
 
     /// Prints a line at once, so that those of several threads or processes do not mix.
     fn print(&self, line: &str) {
         // Where the standard error is gone there is nobody to tell.
-        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+        let print = || drop(io::stderr().write_all(format!("{line}\n").as_bytes()));
+        match &*self.bars.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(bars) => bars.suspend(print),
+            None => print(),
+        }
     }
 }
 
@@ -296,6 +325,14 @@ pub(crate) fn usage(error: &clap::Error) -> Exit {
         (false, false) => io::stdout().write_all(shown.as_bytes()),
     };
     if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+/// A value as JSON that is harmless to a terminal.
+fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut json, escape::Json);
+    value.serialize(&mut serializer)?;
+    Ok(json)
 }
 
 fn styled(colour: bool, style: &str, text: &str) -> String {

@@ -20,8 +20,8 @@ struct Row {
     platforms: Vec<String>,
     /// Bytes of what is there.
     size: u64,
-    blobs: usize,
-    missing: usize,
+    blobs: u64,
+    missing: u64,
     error: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Row {
             Ok(image) => {
                 row.platforms = image.platforms(store).iter().map(Platform::to_string).collect();
                 row.size = image.size();
-                row.blobs = image.nodes.iter().filter(|node| node.present).count();
+                row.blobs = image.nodes.iter().filter(|node| node.present).count() as u64;
                 row.missing = image.missing();
             }
             Err(error) => row.error = Some(error.to_string()),

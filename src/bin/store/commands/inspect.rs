@@ -19,7 +19,7 @@ struct Inspection {
     descriptor: Descriptor,
     /// Bytes of what is there.
     size: u64,
-    missing: usize,
+    missing: u64,
     manifests: Vec<Platformed>,
 }
 

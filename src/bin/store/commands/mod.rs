@@ -1,10 +1,14 @@
 //! The commands, a file each: call the library, print the report.
 
 mod blob;
+mod check;
+mod df;
+mod gc;
 mod images;
 mod init;
 mod inspect;
 mod lease;
+mod pull;
 mod rm;
 mod tag;
 mod version;
@@ -24,13 +28,18 @@ type Outcome = Result<Exit, Failure>;
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     let place = Place(cli.global.root);
+    let progress = cli.global.progress;
     match cli.command {
+        Command::Pull(pull) => pull::run(&place, pull, progress, out),
         Command::Images => images::run(&place.open()?, out),
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),
         Command::Rm { names } => rm::run(&place.open()?, &names, out),
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
+        Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
+        Command::Df => df::run(&place.open()?, out),
+        Command::Check { read_data } => check::run(&place.open()?, read_data, progress, out),
         Command::Init => init::run(&place, out),
         Command::Version => version::run(out),
     }

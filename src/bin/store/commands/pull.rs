@@ -1,0 +1,163 @@
+//! `store pull`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller};
+use layerstore::oci::PlatformChoice;
+use layerstore::{BlobStore, Error, Reference};
+use serde::Serialize;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Outcome, Place};
+use crate::args::{Policy, Progress, Pull};
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Report};
+use crate::progress::PullProgress;
+
+/// How long threads that write to the disk may take to end after a signal or an error.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Output) -> Outcome {
+    let store = match args.policy {
+        Policy::Never => place.open()?,
+        Policy::Always | Policy::Missing => place.open_or_init()?,
+    };
+    warn_of_network(&store, out)?;
+    let progress = PullProgress::start(progress, out.messages());
+    let puller = Puller::new(store, Arc::new(registry(&args)))
+        .platform(platform(&args))
+        .policy(policy(args.policy));
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(pull_all(&puller, &args.images, &progress, out));
+    runtime.shutdown_timeout(LAST_WRITES);
+    outcome
+}
+
+fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
+    if let Some(filesystem) = store.network_filesystem()? {
+        out.warn(format!(
+            "the store at {} lies on {filesystem}, where locks do not hold between machines: pull \
+             to it from one machine only",
+            store.root().display()
+        ));
+    }
+    Ok(())
+}
+
+fn registry(args: &Pull) -> HttpRegistry {
+    let plain = args.images.iter().filter(|_| args.plain_http).map(Reference::registry);
+    plain.fold(HttpRegistry::builder(), |builder, host| builder.plain_http(host)).build()
+}
+
+fn platform(args: &Pull) -> PlatformChoice {
+    match (&args.platform, args.all_platforms) {
+        (Some(platform), _) => PlatformChoice::One(platform.clone()),
+        (None, true) => PlatformChoice::All,
+        (None, false) => PlatformChoice::Host,
+    }
+}
+
+fn policy(policy: Policy) -> PullPolicy {
+    match policy {
+        Policy::Always => PullPolicy::Always,
+        Policy::Missing => PullPolicy::Missing,
+        Policy::Never => PullPolicy::Never,
+    }
+}
+
+fn runtime() -> Result<Runtime, Error> {
+    Builder::new_multi_thread().enable_all().build().map_err(cannot_start)
+}
+
+fn cannot_start(source: io::Error) -> Error {
+    Error::Io { action: "start", path: "the threads of the pull".into(), source }
+}
+
+/// One after the other: a pull by itself uses the network and the disk as they can be used.
+async fn pull_all(
+    puller: &Puller,
+    images: &[Reference],
+    progress: &PullProgress,
+    out: &mut Output,
+) -> Outcome {
+    let mut signals = Signals::new().map_err(cannot_start)?;
+    let mut failed = Vec::new();
+    for image in images {
+        let puller = puller.clone().observer(progress.observer(image));
+        let pulled = tokio::select! {
+            exit = signals.next() => {
+                progress.settle();
+                out.error("interrupted; a repeated pull goes on where this one stopped");
+                return Ok(exit);
+            }
+            pulled = puller.pull(image) => pulled,
+        };
+        progress.settle();
+        match pulled {
+            Ok(pulled) => out.report(&pulled)?,
+            Err(error) => {
+                let exit = Exit::of(&error);
+                out.error(&error);
+                let (name, error) = (image.to_string(), error.to_string());
+                out.report(&Failed { name, error, exit_code: exit as u8 })?;
+                failed.push(exit);
+            }
+        }
+        out.flush()?;
+    }
+    Ok(match failed.first() {
+        None => Exit::Ok,
+        Some(_) if failed.len() < images.len() => Exit::Partial,
+        Some(first) => *first,
+    })
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
+impl Report for Pulled {
+    fn text(&self, out: &mut Output) -> Result<(), Failure> {
+        let digest = self.digest.to_string();
+        match self.name.ends_with(&digest) {
+            true => out.line(&self.name),
+            false => out.line(format!("{}@{digest}", self.name)),
+        }
+    }
+}
+
+/// What stands in the place of the report of an image that could not be pulled.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed {
+    #[serde(rename = "ref")]
+    name: String,
+    error: String,
+    exit_code: u8,
+}
+
+impl Report for Failed {
+    /// Nothing: the error went to the standard error.
+    fn text(&self, _: &mut Output) -> Result<(), Failure> {
+        Ok(())
+    }
+}

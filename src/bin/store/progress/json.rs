@@ -1,0 +1,93 @@
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use layerstore::Digest;
+use layerstore::fetch::Event;
+use serde::Serialize;
+
+use super::pull::Show;
+use crate::output::Messages;
+
+/// How often the same is told of a blob: each blob's progress at most ten times a second.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A JSON object a line.
+pub(super) struct Lines {
+    messages: Messages,
+    told: HashMap<Digest, Instant>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(rename = "ref")]
+    image: &'a str,
+    #[serde(flatten)]
+    event: Told,
+}
+
+/// The events, as programs read them: sizes in bytes, times in seconds.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "camelCase")]
+enum Told {
+    Resolved { digest: Digest },
+    Planned { blobs: u64, bytes: u64 },
+    Reused { digest: Digest, size: u64 },
+    Started { digest: Digest, size: u64, resumed: u64 },
+    Advanced { digest: Digest, done: u64 },
+    Waiting { digest: Digest, size: u64, done: u64, holder: String },
+    Finished { digest: Digest, size: u64 },
+    Retrying { what: String, delay: f64, reason: String },
+}
+
+impl Told {
+    /// `None` for what is newer than this command.
+    fn new(event: Event) -> Option<Told> {
+        Some(match event {
+            Event::Resolved { digest } => Told::Resolved { digest },
+            Event::Planned { blobs, bytes } => Told::Planned { blobs, bytes },
+            Event::Reused { digest, size } => Told::Reused { digest, size },
+            Event::Started { digest, size, resumed } => Told::Started { digest, size, resumed },
+            Event::Advanced { digest, done } => Told::Advanced { digest, done },
+            Event::Waiting { digest, size, done, holder } => {
+                Told::Waiting { digest, size, done, holder }
+            }
+            Event::Finished { digest, size } => Told::Finished { digest, size },
+            Event::Retrying { what, delay, reason } => {
+                Told::Retrying { what, delay: delay.as_secs_f64(), reason }
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Lines {
+    pub(super) fn new(messages: Messages) -> Lines {
+        Lines { messages, told: HashMap::new() }
+    }
+
+    fn is_too_soon(&mut self, event: &Event) -> bool {
+        let (Event::Advanced { digest, .. } | Event::Waiting { digest, .. }) = event else {
+            return false;
+        };
+        let soon = self.told.get(digest).is_some_and(|told| told.elapsed() < PAUSE);
+        if !soon {
+            self.told.insert(*digest, Instant::now());
+        }
+        soon
+    }
+}
+
+impl Show for Lines {
+    fn show(&mut self, image: &str, event: Event) {
+        if self.is_too_soon(&event) {
+            return;
+        }
+        if let Some(event) = Told::new(event) {
+            self.messages.value(&Line { image, event });
+        }
+    }
+
+    fn end(&mut self) {
+        self.told.clear();
+    }
+}
