@@ -151,6 +151,16 @@ fn best<'a>(
     best.map(|(_, entry)| entry)
 }
 
+impl fmt::Display for PlatformChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlatformChoice::Host => write!(f, "this machine ({})", Platform::host()),
+            PlatformChoice::One(platform) => platform.fmt(f),
+            PlatformChoice::All => f.write_str("any platform"),
+        }
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;

@@ -20,14 +20,15 @@
 mod blob;
 mod check;
 mod closure;
-mod gate;
+pub(crate) mod collector;
+pub(crate) mod gate;
 mod index_file;
 mod ingest;
 mod layout;
 mod lease;
 mod lease_record;
-mod leases;
-mod part;
+pub(crate) mod leases;
+pub(crate) mod part;
 mod refs;
 mod usage;
 
@@ -253,6 +254,15 @@ impl BlobStore {
     /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs).
     pub fn find_ref(&self, name: &str) -> Result<Ref> {
         refs::find(&self.layout, name)
+    }
+
+    /// Pins the image of a name with all that it is made of, and says what the name stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs) and [`Lease::pin`].
+    pub fn pin_ref(&self, lease: &Lease, name: &str) -> Result<Descriptor> {
+        refs::pin(&self.layout, lease, name)
     }
 
     /// Names an image whose blobs are all in place and pinned: `closure` must have the target and

@@ -37,7 +37,8 @@ pub struct Part {
     layout: Arc<Layout>,
     pinned: Pinned,
     storage: Storage,
-    hasher: Hasher,
+    /// Boxed for its size.
+    hasher: Box<Hasher>,
     len: u64,
     /// Up to where write-back was started.
     written_back: u64,
@@ -135,7 +136,7 @@ impl Part {
             layout: layout.clone(),
             pinned: pinned.clone(),
             storage,
-            hasher: pinned.digest().algorithm().hasher(),
+            hasher: Box::new(pinned.digest().algorithm().hasher()),
             len: 0,
             written_back: 0,
             reserved: 0,
@@ -243,8 +244,8 @@ impl Part {
     /// [`Error::Io`].
     pub fn restart(&mut self) -> Result<()> {
         let path = self.path();
-        self.file().set_len(0).context("empty", &path)?;
-        self.hasher = self.pinned.digest().algorithm().hasher();
+        sys::empty(self.file()).context("empty", &path)?;
+        *self.hasher = self.pinned.digest().algorithm().hasher();
         (self.len, self.written_back, self.reserved) = (0, 0, 0);
         Ok(())
     }

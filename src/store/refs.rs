@@ -71,12 +71,17 @@ pub(crate) fn publish(
     update(layout, |index| index.set(name, target))
 }
 
+/// Pins the image of a name, which is looked up with the collector kept out.
+pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descriptor> {
+    lease.pin_tree(|| {
+        let target = find(layout, name)?.descriptor;
+        Ok((target.digest, target))
+    })
+}
+
 /// Gives an image a second name.
 pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
-    let target = lease.pin_tree(|| {
-        let target = find(layout, source)?.descriptor;
-        Ok((target.digest, target))
-    })?;
+    let target = pin(layout, lease, source)?;
     update(layout, |index| index.set(name, &target))?;
     Ok(target)
 }

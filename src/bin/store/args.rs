@@ -1,0 +1,214 @@
+//! The command line: every command, option and help text.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use layerstore::oci::Algorithm;
+use layerstore::{Digest, Reference};
+
+use crate::values::{self, ByteRange};
+
+const EXAMPLES: &str = "\
+Examples:
+  store images                     what is there
+  store inspect alpine:3.20        one image: platforms, config, layers
+  store tag alpine:3.20 base:1     a second name for it
+  store rm alpine:3.20             take a name away
+  skopeo inspect oci:ROOT:NAME     other tools read the store as it is
+
+Exit codes:
+  0 done                               6 network or registry failed, after retries
+  1 anything else                      7 bytes do not match their digest
+  2 the command line is wrong          8 no space left
+  3 damage found, or only part done   10 no store there
+  4 not found                         11 locked by another process
+  5 credentials missing or refused   130, 143 interrupted, terminated
+
+Results go to the standard output, everything else to the standard error.";
+
+/// Keeps container images on this machine: a store of blobs and names that any number of processes
+/// share without a daemon.
+///
+/// The store is a directory, and that directory is an OCI image layout, which other tools read as
+/// it is.
+#[derive(Debug, Parser)]
+#[command(name = "store", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that stand before or after the command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The store's directory [default: /var/lib/layerstore for root, for others
+    /// $XDG_DATA_HOME/layerstore or ~/.local/share/layerstore]
+    #[arg(long, value_name = "DIR", env = "STORE_ROOT", hide_env_values = true, global = true)]
+    pub(crate) root: Option<PathBuf>,
+
+    /// Print the result as JSON: sizes in bytes, times in seconds of Unix time
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Print nothing but results and errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say more of what is done (-v), and why (-vv, -vvv)
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the images
+    ///
+    /// One line an image: its name, the first 12 digits of its digest, the platforms that are there
+    /// and the size of what is there of it. An image of which blobs are missing is marked.
+    Images,
+
+    /// Show an image: its platforms, their configs and layers
+    #[command(after_help = REF_HELP)]
+    Inspect {
+        /// The image
+        #[arg(value_name = "REF")]
+        name: String,
+    },
+
+    /// Give an image a second name
+    ///
+    /// A name that is in use is moved to the image. Prints the name and the digest.
+    #[command(after_help = REF_HELP)]
+    Tag {
+        /// The image
+        #[arg(value_name = "SRC")]
+        source: String,
+        /// The new name; short forms are written out: base:1 becomes docker.io/library/base:1
+        #[arg(value_name = "DST")]
+        name: Reference,
+    },
+
+    /// Take names away
+    ///
+    /// What the images are made of stays on disk until it is collected. If some of the names do
+    /// not exist, the others are removed all the same, and the exit code is 3.
+    #[command(after_help = REF_HELP)]
+    Rm {
+        /// The names
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+
+    /// Work with single blobs
+    #[command(subcommand)]
+    Blob(BlobCommand),
+
+    /// Keep blobs that no image name keeps
+    #[command(subcommand)]
+    Lease(LeaseCommand),
+
+    /// Make a store, or complete one whose making was interrupted
+    ///
+    /// An OCI image layout that another tool wrote becomes a store with its images. A store that is
+    /// there is left as it is. Prints the store's directory.
+    Init,
+
+    /// Print the version
+    Version,
+}
+
+const REF_HELP: &str = "\
+A REF is a name as `store images` prints it, or a short form of it: alpine is
+docker.io/library/alpine:latest. NAME@sha256:… is an image of that repository with that digest.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlobCommand {
+    /// List the blobs, in no order
+    Ls,
+
+    /// Show a blob: its size, what it is, and which images use it
+    Stat {
+        /// The blob
+        digest: Digest,
+    },
+
+    /// Write a blob to the standard output
+    ///
+    /// A whole blob is checked against its digest while it is written: after a mismatch the exit
+    /// code is 7, and what was written is not to be trusted. A part of a blob cannot be checked. On
+    /// a terminal, what would act upon it is shown escaped.
+    #[command(after_help = "\
+Examples:
+  store blob cat sha256:… | tar -tz           the files of a layer
+  store blob cat sha256:… --range 0-1023      the first KiB
+  store blob cat sha256:… --range -512        the last 512 bytes")]
+    Cat {
+        /// The blob
+        digest: Digest,
+        /// Only these bytes: A-B (both included, counted from 0), A- (to the end), -N (the last N)
+        #[arg(long, value_name = "A-B", allow_hyphen_values = true)]
+        range: Option<ByteRange>,
+    },
+
+    /// Store a file as a blob, and print its digest
+    ///
+    /// The blob is on disk for good when its digest is printed, but no image keeps it: pin it with
+    /// `store lease add` if it is to outlive the next collection. Makes the store if there is none.
+    #[command(after_help = "\
+Examples:
+  store blob put layer.tar.gz
+  tar -c dir | store blob put - --algorithm blake3")]
+    Put {
+        /// The file; - is the standard input
+        file: PathBuf,
+        /// The hash function that names the blob
+        #[arg(long, value_name = "NAME", default_value = "sha256", value_parser = algorithms())]
+        algorithm: Algorithm,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// List the leases, those too that have ended and await collection
+    Ls,
+
+    /// Keep blobs, and all that they are made of, and print the lease's id
+    #[command(after_help = "\
+Examples:
+  store lease add sha256:…               until `store lease rm`
+  store lease add sha256:… --ttl 7d      for a week")]
+    Add {
+        /// The blobs: of an index or a manifest, everything below it is kept too
+        #[arg(value_name = "DIGEST", required = true)]
+        digests: Vec<Digest>,
+        /// For how long: 90s, 30m, 1h30m, 7d [default: until it is removed]
+        #[arg(long, value_name = "DURATION", value_parser = values::positive_duration)]
+        ttl: Option<Duration>,
+    },
+
+    /// End a lease
+    Rm {
+        /// The lease
+        id: String,
+    },
+}
+
+fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
+    let names = Algorithm::ALL.map(Algorithm::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Algorithm>())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

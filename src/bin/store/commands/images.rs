@@ -1,0 +1,99 @@
+//! `store images`.
+
+use layerstore::oci::{MediaType, Platform};
+use layerstore::{BlobStore, Digest, Ref};
+use serde::Serialize;
+
+use super::Outcome;
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::image::Image;
+use crate::output::{Column, Output};
+
+/// One image, as the list has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    name: Option<String>,
+    digest: Digest,
+    media_type: MediaType,
+    platforms: Vec<String>,
+    /// Bytes of what is there.
+    size: u64,
+    blobs: usize,
+    missing: usize,
+    error: Option<String>,
+}
+
+impl Row {
+    fn new(store: &BlobStore, entry: Ref) -> Row {
+        let mut row = Row {
+            name: entry.name,
+            digest: entry.descriptor.digest,
+            media_type: entry.descriptor.media_type.clone(),
+            platforms: Vec::new(),
+            size: 0,
+            blobs: 0,
+            missing: 0,
+            error: None,
+        };
+        match Image::read(store, &entry.descriptor) {
+            Ok(image) => {
+                row.platforms = image.platforms(store).iter().map(Platform::to_string).collect();
+                row.size = image.size();
+                row.blobs = image.nodes.iter().filter(|node| node.present).count();
+                row.missing = image.missing();
+            }
+            Err(error) => row.error = Some(error.to_string()),
+        }
+        row
+    }
+
+    fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or("<none>")
+    }
+
+    fn cells(&self) -> [String; 5] {
+        let platforms = match self.platforms.is_empty() {
+            true => "-".to_owned(),
+            false => self.platforms.join(","),
+        };
+        let mark = match (&self.error, self.missing) {
+            (Some(_), _) => "unreadable".to_owned(),
+            (None, 0) => String::new(),
+            (None, missing) => format!("incomplete: {} missing", human::count(missing, "blob")),
+        };
+        let name = self.shown_name().to_owned();
+        [name, human::short(&self.digest), platforms, human::size(self.size), mark]
+    }
+}
+
+pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
+    let mut rows: Vec<Row> =
+        store.refs()?.into_iter().map(|entry| Row::new(store, entry)).collect();
+    rows.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
+    print(&rows, out)?;
+    let mut exit = Exit::Ok;
+    for row in &rows {
+        if let Some(error) = &row.error {
+            out.error(format!("{}: {error}", row.shown_name()));
+            exit = Exit::Partial;
+        }
+    }
+    Ok(exit)
+}
+
+fn print(rows: &[Row], out: &mut Output) -> Result<(), Failure> {
+    if out.is_json() {
+        return out.array(rows.iter().map(Ok));
+    }
+    let titles = [
+        Column::left("NAME"),
+        Column::left("DIGEST"),
+        Column::left("PLATFORM"),
+        Column::right("SIZE"),
+        Column::left(""),
+    ];
+    let rows: Vec<_> = rows.iter().map(Row::cells).collect();
+    out.table(titles, &rows)
+}

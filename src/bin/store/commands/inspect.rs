@@ -1,0 +1,150 @@
+//! `store inspect`.
+
+use layerstore::oci::{MediaType, Platform};
+use layerstore::{BlobStore, Descriptor, Digest};
+use serde::Serialize;
+
+use super::Outcome;
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::image::{Config, Content, Image, Layer, Manifest};
+use crate::names;
+use crate::output::{Output, Report};
+
+/// All that the store knows of an image.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inspection {
+    name: Option<String>,
+    descriptor: Descriptor,
+    /// Bytes of what is there.
+    size: u64,
+    missing: usize,
+    manifests: Vec<Platformed>,
+}
+
+/// One of its manifests. Of one that was not pulled only the first four are known.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Platformed {
+    digest: Digest,
+    media_type: MediaType,
+    platform: Option<Platform>,
+    attestation: bool,
+    present: bool,
+    config: Option<Config>,
+    layers: Vec<Layer>,
+}
+
+pub(super) fn run(store: &BlobStore, name: &str, out: &mut Output) -> Outcome {
+    let entry = names::find(store, name)?;
+    let image = Image::read(store, &entry.descriptor)?;
+    let (size, missing) = (image.size(), image.missing());
+    let mut exit = Exit::Ok;
+    let mut manifests = Vec::new();
+    for manifest in image.manifests {
+        let config = manifest.content.as_ref().map(|content| Config::read(store, &content.config));
+        let config = config.unwrap_or(Ok(None)).unwrap_or_else(|error| {
+            out.error(&error);
+            exit = Exit::of(&error);
+            None
+        });
+        manifests.push(Platformed::new(manifest, config));
+    }
+    out.report(&Inspection {
+        name: entry.name,
+        descriptor: entry.descriptor,
+        size,
+        missing,
+        manifests,
+    })?;
+    Ok(exit)
+}
+
+impl Platformed {
+    fn new(manifest: Manifest, config: Option<Config>) -> Platformed {
+        let Manifest { descriptor, content } = manifest;
+        Platformed {
+            attestation: descriptor.is_attestation(),
+            digest: descriptor.digest,
+            media_type: descriptor.media_type,
+            platform: descriptor.platform,
+            present: content.is_some(),
+            config,
+            layers: content.map_or_else(Vec::new, |Content { layers, .. }| layers),
+        }
+    }
+
+    fn title(&self) -> String {
+        let kind = if self.attestation { "attestation" } else { "manifest" };
+        match (&self.platform, &self.config) {
+            (Some(platform), _) if !self.attestation => platform.to_string(),
+            (None, Some(config)) => match &config.variant {
+                Some(variant) => format!("{}/{}/{variant}", config.os, config.architecture),
+                None => format!("{}/{}", config.os, config.architecture),
+            },
+            _ => kind.to_owned(),
+        }
+    }
+}
+
+impl Report for Inspection {
+    fn text(&self, out: &mut Output) -> Result<(), Failure> {
+        out.field(0, "name", self.name.as_deref().unwrap_or("<none>"))?;
+        out.field(0, "digest", self.descriptor.digest)?;
+        out.field(0, "media type", &self.descriptor.media_type)?;
+        out.field(0, "size", human::size(self.size))?;
+        if self.missing > 0 {
+            let missing = human::count(self.missing, "blob");
+            out.field(0, "incomplete", format!("{missing} missing; pull it again"))?;
+        }
+        for manifest in &self.manifests {
+            out.line("")?;
+            manifest.text(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Platformed {
+    fn text(&self, out: &mut Output) -> Result<(), Failure> {
+        let absent = if self.present { "" } else { " (not pulled)" };
+        out.heading(&format!("{}{absent}", self.title()))?;
+        out.field(1, "digest", self.digest)?;
+        if let Some(config) = &self.config {
+            config.text(out)?;
+        }
+        let layers = self.layers.iter().map(|layer| {
+            let missing = if layer.present { "" } else { "  missing" };
+            format!("{}  {}{missing}", layer.digest, human::size(layer.size))
+        });
+        out.items(1, "layers", layers)
+    }
+}
+
+impl Config {
+    fn text(&self, out: &mut Output) -> Result<(), Failure> {
+        let optional = [
+            ("created", &self.created),
+            ("user", &self.user),
+            ("working dir", &self.working_dir),
+            ("stop signal", &self.stop_signal),
+        ];
+        out.field(1, "config", self.digest)?;
+        for (name, value) in optional {
+            if let Some(value) = value {
+                out.field(1, name, value)?;
+            }
+        }
+        // As JSON, so that one argument can be told from two.
+        for (name, words) in [("entrypoint", &self.entrypoint), ("cmd", &self.cmd)] {
+            if !words.is_empty() {
+                out.field(1, name, serde_json::json!(words))?;
+            }
+        }
+        out.items(1, "env", &self.env)?;
+        out.items(1, "ports", &self.exposed_ports)?;
+        out.items(1, "volumes", &self.volumes)?;
+        out.items(1, "labels", self.labels.iter().map(|(key, value)| format!("{key}={value}")))
+    }
+}

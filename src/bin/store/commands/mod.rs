@@ -1,0 +1,56 @@
+//! The commands, a file each: call the library, print the report.
+
+mod blob;
+mod images;
+mod init;
+mod inspect;
+mod lease;
+mod rm;
+mod tag;
+mod version;
+
+use std::path::PathBuf;
+
+use layerstore::BlobStore;
+
+use crate::args::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::root;
+
+/// How a command ended.
+type Outcome = Result<Exit, Failure>;
+
+/// Runs a command.
+pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
+    let place = Place(cli.global.root);
+    match cli.command {
+        Command::Images => images::run(&place.open()?, out),
+        Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
+        Command::Tag { source, name } => tag::run(&place, &source, &name, out),
+        Command::Rm { names } => rm::run(&place.open()?, &names, out),
+        Command::Blob(command) => blob::run(&place, command, out),
+        Command::Lease(command) => lease::run(&place.open()?, command, out),
+        Command::Init => init::run(&place, out),
+        Command::Version => version::run(out),
+    }
+}
+
+/// Where the store is: what was said, else the default.
+struct Place(Option<PathBuf>);
+
+impl Place {
+    fn root(&self) -> Result<PathBuf, Failure> {
+        self.0.clone().map_or_else(root::default, Ok)
+    }
+
+    /// The store, which must be there.
+    fn open(&self) -> Result<BlobStore, Failure> {
+        Ok(BlobStore::open(self.root()?)?)
+    }
+
+    /// The store, which is made if there is nothing.
+    fn open_or_init(&self) -> Result<BlobStore, Failure> {
+        Ok(BlobStore::init(self.root()?)?)
+    }
+}

@@ -1,0 +1,196 @@
+//! What the blobs of an image say about it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+
+use layerstore::oci::{Document, MAX_DOCUMENT_SIZE, MediaType, Platform};
+use layerstore::{BlobStore, Descriptor, Digest, Error, Node, Result, Role};
+use oci_spec::image::ImageConfiguration;
+use serde::Serialize;
+
+/// The media types of the configs that say how to run an image.
+const CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+
+/// An image: everything that its root leads to, in the order of the closure.
+pub(crate) struct Image {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) manifests: Vec<Manifest>,
+}
+
+/// One of an image's manifests: that of a platform, or of something beside it.
+pub(crate) struct Manifest {
+    pub(crate) descriptor: Descriptor,
+    /// Its config and layers; `None` if the manifest was not pulled.
+    pub(crate) content: Option<Content>,
+}
+
+pub(crate) struct Content {
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Layer>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Layer {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
+    pub(crate) size: u64,
+    pub(crate) present: bool,
+}
+
+impl Image {
+    /// Reads the documents of an image.
+    pub(crate) fn read(store: &BlobStore, root: &Descriptor) -> Result<Image> {
+        let nodes = store.closure(root)?;
+        let present: HashMap<Digest, bool> =
+            nodes.iter().map(|node| (node.descriptor.digest, node.present)).collect();
+        let is_present = |digest: &Digest| present.get(digest).copied().unwrap_or_default();
+        let mut manifests = Vec::new();
+        for node in nodes.iter().filter(|node| node.role == Role::Manifest) {
+            let content = match node.present.then(|| store.document(&node.descriptor)) {
+                Some(document) => match document? {
+                    Document::Manifest(manifest) => {
+                        let layers = manifest.layers.into_iter().map(|layer| Layer {
+                            present: is_present(&layer.digest),
+                            digest: layer.digest,
+                            media_type: layer.media_type,
+                            size: layer.size,
+                        });
+                        Some(Content { config: manifest.config, layers: layers.collect() })
+                    }
+                    Document::Index(_) => None,
+                },
+                None => None,
+            };
+            manifests.push(Manifest { descriptor: node.descriptor.clone(), content });
+        }
+        Ok(Image { nodes, manifests })
+    }
+
+    /// The bytes of what is there.
+    pub(crate) fn size(&self) -> u64 {
+        self.nodes.iter().filter(|node| node.present).map(|node| node.descriptor.size).sum()
+    }
+
+    /// How many blobs are missing. A platform that was not pulled is not: what counts is the root,
+    /// and what the manifests that are there are made of.
+    pub(crate) fn missing(&self) -> usize {
+        let counts =
+            |(n, node): &(usize, &Node)| *n == 0 || matches!(node.role, Role::Config | Role::Layer);
+        self.nodes.iter().enumerate().filter(counts).filter(|(_, node)| !node.present).count()
+    }
+
+    /// The platforms that are there.
+    pub(crate) fn platforms(&self, store: &BlobStore) -> Vec<Platform> {
+        let there = self
+            .manifests
+            .iter()
+            .filter(|manifest| manifest.content.is_some() && !manifest.descriptor.is_attestation());
+        there.filter_map(|manifest| manifest.platform(store)).collect()
+    }
+}
+
+impl Manifest {
+    /// What the index says the manifest is for, else what its config says.
+    fn platform(&self, store: &BlobStore) -> Option<Platform> {
+        self.descriptor.platform.clone().or_else(|| {
+            let config = Config::read(store, &self.content.as_ref()?.config).ok()??;
+            Some(config.platform())
+        })
+    }
+}
+
+/// What a config says about running an image (image specification, "OCI Image Configuration").
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Config {
+    pub(crate) digest: Digest,
+    pub(crate) os: String,
+    pub(crate) architecture: String,
+    pub(crate) variant: Option<String>,
+    pub(crate) created: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) cmd: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) exposed_ports: Vec<String>,
+    pub(crate) volumes: Vec<String>,
+    pub(crate) stop_signal: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads a config, checked against its descriptor; `None` if it is not there, or is an
+    /// artifact's, which says nothing of the kind.
+    pub(crate) fn read(store: &BlobStore, descriptor: &Descriptor) -> Result<Option<Config>> {
+        if !CONFIGS.contains(&descriptor.media_type.as_str()) {
+            return Ok(None);
+        }
+        let bytes = match read_small(store, descriptor) {
+            Err(Error::BlobNotFound { .. }) => return Ok(None),
+            read => read?,
+        };
+        let spec: ImageConfiguration = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::InvalidDocument { digest: Some(descriptor.digest), reason: error.to_string() }
+        })?;
+        Ok(Some(Config::from_spec(descriptor.digest, &spec)))
+    }
+
+    fn from_spec(digest: Digest, spec: &ImageConfiguration) -> Config {
+        let run = spec.config().clone().unwrap_or_default();
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+        Config {
+            digest,
+            os: spec.os().to_string(),
+            architecture: spec.architecture().to_string(),
+            variant: text(spec.variant()),
+            created: text(spec.created()),
+            user: text(run.user()),
+            working_dir: text(run.working_dir()),
+            entrypoint: list(run.entrypoint()),
+            cmd: list(run.cmd()),
+            env: list(run.env()),
+            exposed_ports: list(run.exposed_ports()),
+            volumes: list(run.volumes()),
+            stop_signal: text(run.stop_signal()),
+            labels: run.labels().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+
+    fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+        }
+    }
+}
+
+/// Reads a blob that must be small, and checks its bytes.
+fn read_small(store: &BlobStore, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let Descriptor { digest, size, .. } = descriptor;
+    let blob = store.open_blob(digest)?;
+    let origin = || format!("the stored blob {digest}");
+    if *size > MAX_DOCUMENT_SIZE {
+        return Err(Error::TooLarge { what: origin(), limit: MAX_DOCUMENT_SIZE });
+    }
+    if blob.len() != *size {
+        let (expected, actual) = (*size, blob.len());
+        return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
+    }
+    let mut bytes = Vec::new();
+    blob.take(*size).read_to_end(&mut bytes).map_err(|source| Error::Io {
+        action: "read",
+        path: digest.to_string().into(),
+        source,
+    })?;
+    let actual = digest.algorithm().digest(&bytes);
+    if actual != *digest {
+        let actual = Box::new(actual);
+        return Err(Error::DigestMismatch { origin: origin(), expected: *digest, actual });
+    }
+    Ok(bytes)
+}

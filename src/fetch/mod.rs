@@ -1,0 +1,38 @@
+//! Asking registries for images: the client side of the OCI distribution specification.
+//!
+//! [`RegistryPull`] is what a pull needs of a registry; [`HttpRegistry`] is the one that speaks
+//! HTTP. Each of its calls is one attempt: [`retry`] repeats what may succeed when repeated, out of
+//! a [`RetryBudget`] that a whole pull shares. [`AuthProvider`] says who to be at which registry.
+//!
+//! Answers are hostile until checked: every body is capped, every redirect is judged before it is
+//! followed, and credentials stay with the scheme, host and port they were given for.
+//!
+//! Clients do not know the store: they hand out bytes. A [`Puller`] brings the two together.
+
+mod answer;
+mod auth;
+mod body;
+mod challenge;
+mod http;
+mod local;
+mod origin;
+mod plan;
+mod progress;
+mod puller;
+mod range;
+mod redirect;
+mod registry;
+mod retry;
+mod session;
+mod token;
+mod transfer;
+mod transport;
+
+pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
+pub use http::{HttpRegistry, HttpRegistryBuilder};
+pub use origin::{Origin, Scheme};
+pub use progress::{Event, Observer};
+pub use puller::{PullPolicy, Pulled, Puller};
+pub use range::ByteRange;
+pub use registry::{BlobBody, RawManifest, RegistryPull};
+pub use retry::{Retry, RetryBudget, RetryPolicy, is_transient, retry};

@@ -1,0 +1,101 @@
+use std::fmt;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use super::ByteRange;
+use crate::error::Result;
+use crate::oci::{Descriptor, Digest, MediaType, Reference};
+
+/// What a pull needs of a registry.
+///
+/// [`HttpRegistry`](super::HttpRegistry) implements it over HTTP; another implementation may read
+/// images from anywhere else. Each call is one attempt, so that the caller alone decides what is
+/// worth repeating. Dropping a future or a stream ends what it was doing.
+pub trait RegistryPull: Send + Sync {
+    /// What a name stands for now: the digest, media type and size of its manifest or index.
+    ///
+    /// A name with a digest is resolved by that digest, also when it has a tag as well.
+    fn resolve<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Descriptor>>;
+
+    /// The manifest or index of this digest from the repository of `reference`; without a digest,
+    /// the one that `reference` itself stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`](crate::Error::TooLarge) beyond
+    /// [`MAX_DOCUMENT_SIZE`](crate::oci::MAX_DOCUMENT_SIZE), and
+    /// [`Error::DigestMismatch`](crate::Error::DigestMismatch) where the bytes have another digest
+    /// than was demanded, by the caller or by the registry's own header.
+    fn manifest<'a>(
+        &'a self,
+        reference: &'a Reference,
+        digest: Option<&'a Digest>,
+    ) -> BoxFuture<'a, Result<RawManifest>>;
+
+    /// A blob, or a part of it, from the repository of `reference`.
+    ///
+    /// The bytes are not verified: who reads them hashes them. Their number is: the stream ends
+    /// with an error when there are fewer or more than `blob.size` promises.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnusableRange`](crate::Error::UnusableRange) where the registry answers a request
+    /// for a range with something that cannot be used as that range; asking for the whole blob
+    /// may still work. [`Error::SizeMismatch`](crate::Error::SizeMismatch) where it declares
+    /// another size than `blob.size`.
+    fn blob<'a>(
+        &'a self,
+        reference: &'a Reference,
+        blob: &'a Descriptor,
+        range: Option<ByteRange>,
+    ) -> BoxFuture<'a, Result<BlobBody>>;
+}
+
+/// A manifest or an index as it came, not yet parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawManifest {
+    /// Byte for byte what was received: only these bytes have the digest.
+    pub bytes: Bytes,
+    /// The type that the registry says it has; the document itself may disagree.
+    pub media_type: MediaType,
+    /// The digest of `bytes`, computed from them.
+    pub digest: Digest,
+}
+
+impl RawManifest {
+    /// The descriptor that points to these bytes.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type.clone(), self.digest, self.bytes.len() as u64)
+    }
+}
+
+/// The body of a blob, on its way.
+#[non_exhaustive]
+pub struct BlobBody {
+    /// The offset within the blob of the first byte of `stream`: what was asked for, or 0 where
+    /// the registry sends the whole blob instead of a range of it.
+    pub start: u64,
+    /// The size of the whole blob, in bytes, where the registry said it.
+    pub total: Option<u64>,
+    /// The bytes, in order. Read it to its end: then its connection can serve the next request.
+    pub stream: BoxStream<'static, Result<Bytes>>,
+}
+
+impl BlobBody {
+    /// A body that begins at `start` of a blob of `total` bytes.
+    pub fn new(start: u64, total: Option<u64>, stream: BoxStream<'static, Result<Bytes>>) -> Self {
+        BlobBody { start, total, stream }
+    }
+}
+
+impl fmt::Debug for BlobBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BlobBody { start, total, stream: _ } = self;
+        f.debug_struct("BlobBody")
+            .field("start", start)
+            .field("total", total)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,52 @@
+use std::io::{Read, Seek};
+
+use super::mark::Marker;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
+use crate::store::BlobStore;
+
+/// Finds signatures, attestations and the like: documents to which nothing leads, but which are
+/// about something that stays (image specification, "subject" of a manifest).
+///
+/// Only what is not marked is looked at, and of that only what may be a document, so this costs a
+/// read of the small garbage. Its age does not count: the files of a young one may be old.
+pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
+    for algorithm in Algorithm::ALL {
+        let Some(dir) = store.layout().algorithm(algorithm)? else {
+            continue;
+        };
+        for name in dir.names()? {
+            let name = name?;
+            let Ok(digest) = Digest::from_hex(algorithm, &name) else {
+                continue;
+            };
+            if marker.keeper(&digest).is_none()
+                && dir.meta(&name)?.is_some_and(|it| it.is_file && it.len <= MAX_DOCUMENT_SIZE)
+                && let Some(subject) = subject_of(store, &digest)?
+            {
+                marker.mark_referrer(digest, subject)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
+/// be told, since reading failed otherwise, the collection fails.
+fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
+    let mut blob = match store.open_blob(digest) {
+        Err(Error::BlobNotFound { .. }) => return Ok(None),
+        opened => opened?,
+    };
+    let (size, mut first) = (blob.len(), [0]);
+    // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
+    let read = blob.read(&mut first).context("read", digest.to_string())?;
+    if read == 0 || !b"{ \t\r\n".contains(&first[0]) {
+        return Ok(None);
+    }
+    blob.rewind().context("read", digest.to_string())?;
+    match blob.read_small(size) {
+        Err(Error::DigestMismatch { .. } | Error::TooLarge { .. }) => Ok(None),
+        bytes => Ok(Document::sniff(&bytes?).and_then(|it| it.subject().map(|to| to.digest))),
+    }
+}
