@@ -150,8 +150,8 @@ impl Part {
             self.discard()?;
             return Err(error);
         }
-        let found = sys::Meta::of(self.file()).context("look at", &path)?.len;
-        if found > self.pinned.size() {
+        let found = sys::Meta::of(self.file()).context("look at", &path)?;
+        if found.len > self.pinned.size() {
             self.restart()?;
             return Ok(self);
         }
@@ -165,7 +165,9 @@ impl Part {
                 }
             }
         }
-        (self.written_back, self.reserved) = (self.len, self.len);
+        // The space that an earlier holder set aside is still this file's.
+        self.reserved = self.len.max(found.disk.min(self.pinned.size()));
+        self.written_back = self.len;
         Ok(self)
     }
 
@@ -220,7 +222,7 @@ impl Part {
     fn reserve(&mut self, path: &std::path::Path) -> Result<()> {
         let missing = self.pinned.size() - self.reserved;
         let available = Filesystem::available(self.layout.root.path()).ok();
-        if self.reserved == self.len && available.is_some_and(|available| available < missing) {
+        if available.is_some_and(|available| available < missing) {
             return Err(Error::NoSpace {
                 action: "download to",
                 path: path.to_path_buf(),
