@@ -1,4 +1,14 @@
 //! A content-addressable blob store for container images.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_methods,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used
+    )
+)]
 
 mod error;
 #[cfg(feature = "fetch")]

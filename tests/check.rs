@@ -238,10 +238,13 @@ fn a_name_that_is_not_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let (_dir, store) = store();
     let name = std::ffi::OsStr::from_bytes(b"\xff\xfe");
-    std::fs::write(store.root().join("blobs/sha256").join(name), b"").unwrap();
+    let dirs = ["", "blobs", "blobs/sha256", ".layerstore", ".layerstore/leases"];
+    for dir in dirs {
+        std::fs::write(store.root().join(dir).join(name), b"").unwrap();
+    }
     let report = check(&store);
-    assert_eq!(report.damage.len(), 1);
-    assert_eq!(report.damage[0].kind, DamageKind::Stray);
+    assert_eq!(report.damage.len(), dirs.len());
+    assert!(report.damage.iter().all(|damage| damage.kind == DamageKind::Stray));
 }
 
 #[test]

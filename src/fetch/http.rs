@@ -33,7 +33,7 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// let registry = HttpRegistry::builder()
 ///     .plain_http("localhost:5000")
 ///     .auth(StaticCredentials::new("localhost:5000", Credentials::new("me", "secret")))
-///     .build();
+///     .build()?;
 /// let image = "localhost:5000/app:v1".parse()?;
 /// let manifest = registry.manifest(&image, None).await?;
 /// println!("{} is {}", image, manifest.digest);
@@ -46,11 +46,6 @@ pub struct HttpRegistry {
 }
 
 impl HttpRegistry {
-    /// A client that is nobody, and uses TLS with every registry.
-    pub fn new() -> HttpRegistry {
-        HttpRegistry::builder().build()
-    }
-
     /// The settings of a client, to be changed before it is made.
     pub fn builder() -> HttpRegistryBuilder {
         HttpRegistryBuilder {
@@ -148,10 +143,9 @@ impl HttpRegistry {
         let bytes = answer.document(MAX_DOCUMENT_SIZE).await?;
         let demanded = digest.or(image.digest());
         for expected in demanded.into_iter().chain(&declared) {
-            let actual = expected.algorithm().digest(&bytes);
-            if actual != *expected {
-                let (expected, actual) = (*expected, Box::new(actual));
-                return Err(Error::DigestMismatch { origin, expected, actual });
+            let actual = Box::new(expected.algorithm().digest(&bytes));
+            if *actual != *expected {
+                return Err(Error::DigestMismatch { origin, expected: *expected, actual });
             }
         }
         let digest = demanded.copied().or(declared);
@@ -191,12 +185,6 @@ impl HttpRegistry {
             }
             _ => Err(unexpected(answer).await),
         }
-    }
-}
-
-impl Default for HttpRegistry {
-    fn default() -> Self {
-        HttpRegistry::new()
     }
 }
 
@@ -265,12 +253,16 @@ impl HttpRegistryBuilder {
     }
 
     /// Makes the client; it connects when it is asked for something.
-    pub fn build(self) -> HttpRegistry {
-        HttpRegistry {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Network`] where a setting is unusable, as a user agent with a line break in it.
+    pub fn build(self) -> Result<HttpRegistry> {
+        Ok(HttpRegistry {
             plain_http: self.plain_http,
-            transport: Transport::new(self.settings),
+            transport: Transport::new(self.settings)?,
             sessions: Sessions::new(self.auth),
-        }
+        })
     }
 }
 

@@ -166,7 +166,8 @@ pub fn is_transient(error: &Error) -> bool {
     }
 }
 
-/// TLS libraries report certificates and messages that they do not accept as invalid data.
+/// TLS libraries report certificates and messages that they do not accept as invalid data; so does
+/// this crate where TLS cannot be set up.
 fn is_tls_failure(error: &(dyn StdError + 'static)) -> bool {
     match error.downcast_ref::<io::Error>() {
         Some(io) if io.kind() == io::ErrorKind::InvalidData => true,

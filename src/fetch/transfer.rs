@@ -139,12 +139,14 @@ impl Transfer<'_> {
     async fn complete(&self, part: Part) -> Result<()> {
         let mut slot = Some(part);
         while slot.as_ref().is_some_and(|part| part.missing() > 0) {
-            let cell = tokio::sync::Mutex::new(&mut slot);
-            let attempt = |_| async { self.attempt(&mut *cell.lock().await).await };
+            // One attempt at a time has the part; the mutex is never waited for.
+            let shared = tokio::sync::Mutex::new(slot.take());
+            let attempt = |_| async { self.attempt(&mut *shared.lock().await).await };
             retry(self.pull.budget(), attempt, |retry| {
                 self.pull.tell_retry(self.blob.digest, retry.delay, retry.error);
             })
             .await?;
+            slot = shared.into_inner();
         }
         match slot {
             Some(part) => blocking(move || part.commit_unsynced()).await,

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Url, redirect};
+use reqwest::{Client, ClientBuilder, Method, Url, redirect};
 
 use super::answer::Answer;
 use super::origin::{Origin, shown};
@@ -39,15 +39,16 @@ pub(super) struct Settings {
 /// connection share one TCP window, and the packet that one loses stops them all.
 pub(super) struct Transport {
     settings: Settings,
-    /// Apart, since the one for TLS reads all certificates of the system when it is made, and
-    /// cannot be made where there are none.
-    plain: OnceLock<Client>,
+    plain: Client,
+    /// Made when it is needed, since making it reads all certificates of the system, and fails
+    /// where there are none.
     tls: OnceLock<Client>,
 }
 
 impl Transport {
-    pub(super) fn new(settings: Settings) -> Transport {
-        Transport { settings, plain: OnceLock::new(), tls: OnceLock::new() }
+    pub(super) fn new(settings: Settings) -> Result<Transport> {
+        let plain = settings.client(|client| client.tls_certs_only([]))?;
+        Ok(Transport { settings, plain, tls: OnceLock::new() })
     }
 
     /// Sends one request and returns the answer, whatever it is.
@@ -104,28 +105,35 @@ impl Transport {
     }
 
     fn client(&self, url: &Url) -> Result<&Client> {
-        let tls = url.scheme() == "https";
-        let slot = if tls { &self.tls } else { &self.plain };
-        if let Some(client) = slot.get() {
+        if url.scheme() != "https" {
+            return Ok(&self.plain);
+        }
+        if let Some(client) = self.tls.get() {
             return Ok(client);
         }
+        let client = self.settings.client(|client| client.https_only(true))?;
+        Ok(self.tls.get_or_init(|| client))
+    }
+}
+
+impl Settings {
+    fn client(&self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client> {
         let builder = Client::builder()
-            .user_agent(&self.settings.user_agent)
-            .connect_timeout(self.settings.connect_timeout)
-            .read_timeout(self.settings.read_timeout)
+            .user_agent(&self.user_agent)
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
             .pool_idle_timeout(IDLE)
             .http1_only()
             .retry(reqwest::retry::never())
             .redirect(redirect::Policy::none())
             .referer(false)
             .no_proxy();
-        let builder = if tls { builder.https_only(true) } else { builder.tls_certs_only([]) };
-        let client = builder.build().map_err(|error| Error::Network {
-            action: "prepare a request to",
-            url: shown(url),
-            source: error.without_url().into(),
-        })?;
-        Ok(slot.get_or_init(|| client))
+        change(builder).build().map_err(|error| Error::Network {
+            action: "set up",
+            url: "the HTTP client".to_owned(),
+            // The settings of the program, or the certificates of the system: not transient.
+            source: io::Error::new(io::ErrorKind::InvalidData, error).into(),
+        })
     }
 }
 
@@ -139,7 +147,7 @@ fn failed(url: &Url, error: reqwest::Error) -> Error {
     let source = match is_plain_http(&error) {
         true => io::Error::new(
             io::ErrorKind::InvalidData,
-            "it does not speak TLS; a registry without TLS has to be allowed by name",
+            "it does not speak TLS; if that is as it should be, allow plain HTTP for this registry",
         )
         .into(),
         // The library's own text would show the address with its query.

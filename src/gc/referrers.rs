@@ -16,10 +16,12 @@ pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
             continue;
         };
         for name in dir.names()? {
-            let Ok(digest) = Digest::from_hex(algorithm, &name?) else {
+            let name = name?;
+            let Ok(digest) = Digest::from_hex(algorithm, &name) else {
                 continue;
             };
             if marker.keeper(&digest).is_none()
+                && dir.meta(&name)?.is_some_and(|it| it.is_file && it.len <= MAX_DOCUMENT_SIZE)
                 && let Some(subject) = subject_of(store, &digest)?
             {
                 marker.mark_referrer(digest, subject)?;
@@ -29,17 +31,14 @@ pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What a blob is about. One that is damaged, gone or no document is about nothing; one that
-/// cannot be read for another reason may be.
+/// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
+/// be told, since reading failed otherwise, the collection fails.
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
     let mut blob = match store.open_blob(digest) {
-        Err(Error::BlobNotFound { .. } | Error::Damaged { .. }) => return Ok(None),
+        Err(Error::BlobNotFound { .. }) => return Ok(None),
         opened => opened?,
     };
     let (size, mut first) = (blob.len(), [0]);
-    if size > MAX_DOCUMENT_SIZE {
-        return Ok(None);
-    }
     // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
     let read = blob.read(&mut first).context("read", digest.to_string())?;
     if read == 0 || !b"{ \t\r\n".contains(&first[0]) {
@@ -47,7 +46,7 @@ fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
     }
     blob.rewind().context("read", digest.to_string())?;
     match blob.read_small(size) {
-        Err(Error::DigestMismatch { .. }) => Ok(None),
+        Err(Error::DigestMismatch { .. } | Error::TooLarge { .. }) => Ok(None),
         bytes => Ok(Document::sniff(&bytes?).and_then(|it| it.subject().map(|to| to.digest))),
     }
 }

@@ -4,8 +4,9 @@ use super::Cycle;
 use super::mark::Keeper;
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
-use crate::store::collector::{self, Dir};
+use crate::store::collector;
 use crate::store::gate;
+use crate::sys::Dir;
 
 /// How many blobs are removed while the gate is shut: it stays so for some ten milliseconds.
 const BATCH: usize = 256;

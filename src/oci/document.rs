@@ -21,7 +21,7 @@ pub struct Index {
     /// The manifests of the platforms, or further indexes, in the index's order.
     pub manifests: Vec<Descriptor>,
     /// What this document is about, if it is about another.
-    pub subject: Option<Descriptor>,
+    pub subject: Option<Box<Descriptor>>,
 }
 
 /// An image manifest (image specification, "OCI Image Manifest Specification").
@@ -34,7 +34,7 @@ pub struct Manifest {
     /// The layers, base first.
     pub layers: Vec<Descriptor>,
     /// What this document is about, if it is about another.
-    pub subject: Option<Descriptor>,
+    pub subject: Option<Box<Descriptor>>,
 }
 
 /// The keys whose presence decides what a document is, whatever it calls itself.
@@ -100,8 +100,8 @@ impl Document {
     /// What the document is about: the subject of a signature, an attestation or an SBOM.
     pub fn subject(&self) -> Option<&Descriptor> {
         match self {
-            Document::Index(index) => index.subject.as_ref(),
-            Document::Manifest(manifest) => manifest.subject.as_ref(),
+            Document::Index(index) => index.subject.as_deref(),
+            Document::Manifest(manifest) => manifest.subject.as_deref(),
         }
     }
 }
@@ -147,7 +147,7 @@ fn parse_index(bytes: &[u8], media_type: &MediaType) -> Result<Index, Error> {
     Ok(Index {
         media_type: media_type.clone(),
         manifests: spec.manifests().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
-        subject: spec.subject().as_ref().map(Descriptor::from_spec).transpose()?,
+        subject: subject(spec.subject())?,
     })
 }
 
@@ -158,8 +158,12 @@ fn parse_manifest(bytes: &[u8], media_type: &MediaType) -> Result<Manifest, Erro
         media_type: media_type.clone(),
         config: Descriptor::from_spec(spec.config())?,
         layers: spec.layers().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
-        subject: spec.subject().as_ref().map(Descriptor::from_spec).transpose()?,
+        subject: subject(spec.subject())?,
     })
+}
+
+fn subject(spec: &Option<oci_spec::image::Descriptor>) -> Result<Option<Box<Descriptor>>, Error> {
+    Ok(spec.as_ref().map(Descriptor::from_spec).transpose()?.map(Box::new))
 }
 
 #[cfg(test)]

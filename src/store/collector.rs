@@ -9,8 +9,6 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{Aside, Filesystem, Lock, LockMode};
 
-pub(crate) use crate::sys::Dir;
-
 /// How long the end of other processes' leases is waited for, each of which takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Below this much free space, in bytes, the disk counts as full.

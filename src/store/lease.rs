@@ -189,11 +189,9 @@ impl Drop for Inner {
         }
         // Not under a running collection: it may have taken note of this lease, and only of it, as
         // what keeps a blob whose ref it read too early to see. Then the next one removes the file.
-        match Lock::try_acquire(&self.layout.locks, "gc", LockMode::Shared) {
-            Ok(Some(_no_collection)) => {
-                let _ = self.layout.leases.unlink(&self.id);
-            }
-            Ok(None) | Err(_) => {}
+        let no_collection = Lock::try_acquire(&self.layout.locks, "gc", LockMode::Shared);
+        if let Ok(Some(_held)) = no_collection {
+            let _ = self.layout.leases.unlink(&self.id);
         }
     }
 }

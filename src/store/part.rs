@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub struct Part {
     layout: Arc<Layout>,
     pinned: Pinned,
     storage: Storage,
-    hasher: Hasher,
+    /// Boxed for its size.
+    hasher: Box<Hasher>,
     len: u64,
     /// Up to where write-back was started.
     written_back: u64,
@@ -134,7 +135,7 @@ impl Part {
             layout: layout.clone(),
             pinned: pinned.clone(),
             storage,
-            hasher: pinned.digest().algorithm().hasher(),
+            hasher: Box::new(pinned.digest().algorithm().hasher()),
             len: 0,
             written_back: 0,
             reserved: 0,
@@ -149,8 +150,8 @@ impl Part {
             self.discard()?;
             return Err(error);
         }
-        let found = sys::Meta::of(self.file()).context("look at", &path)?.len;
-        if found > self.pinned.size() {
+        let found = sys::Meta::of(self.file()).context("look at", &path)?;
+        if found.len > self.pinned.size() {
             self.restart()?;
             return Ok(self);
         }
@@ -164,7 +165,9 @@ impl Part {
                 }
             }
         }
-        (self.written_back, self.reserved) = (self.len, self.len);
+        // The space that an earlier holder set aside is still this file's.
+        self.reserved = self.len.max(found.disk.min(self.pinned.size()));
+        self.written_back = self.len;
         Ok(self)
     }
 
@@ -204,7 +207,8 @@ impl Part {
         if end > self.reserved {
             self.reserve(&path)?;
         }
-        self.file().write_all(bytes).context("write to", &path)?;
+        // At its place, not where the last write ended: of one that failed some bytes may be there.
+        sys::write_at(self.file(), bytes, self.len).context("write to", &path)?;
         self.hasher.update(bytes);
         self.len = end;
         if self.len - self.written_back >= WRITEBACK {
@@ -218,7 +222,7 @@ impl Part {
     fn reserve(&mut self, path: &std::path::Path) -> Result<()> {
         let missing = self.pinned.size() - self.reserved;
         let available = Filesystem::available(self.layout.root.path()).ok();
-        if self.reserved == self.len && available.is_some_and(|available| available < missing) {
+        if available.is_some_and(|available| available < missing) {
             return Err(Error::NoSpace {
                 action: "download to",
                 path: path.to_path_buf(),
@@ -239,9 +243,8 @@ impl Part {
     /// [`Error::Io`].
     pub fn restart(&mut self) -> Result<()> {
         let path = self.path();
-        self.file().set_len(0).context("empty", &path)?;
-        self.file().seek(SeekFrom::Start(0)).context("empty", &path)?;
-        self.hasher = self.pinned.digest().algorithm().hasher();
+        sys::empty(self.file()).context("empty", &path)?;
+        *self.hasher = self.pinned.digest().algorithm().hasher();
         (self.len, self.written_back, self.reserved) = (0, 0, 0);
         Ok(())
     }

@@ -141,7 +141,12 @@ fn name_over_by_link(file: &File, to: &Dir, name: &str) -> Result<()> {
     let hidden = format!("{HIDDEN}{}", super::random_name().context("name a file in", to.path())?);
     rustix::fs::linkat(rustix::fs::CWD, &*own, to.fd(), &*hidden, AtFlags::SYMLINK_FOLLOW)
         .or_else(|error| to.refuses(&hidden, error))?;
-    to.rename(&hidden, to, name)
+    let renamed = to.rename(&hidden, to, name);
+    if renamed.is_err() {
+        // The error that matters is the rename's; what stays here is litter for the collector.
+        let _ = to.unlink(&hidden);
+    }
+    renamed
 }
 
 fn hidden_name(file: &NamedTempFile) -> Option<String> {

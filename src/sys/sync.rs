@@ -25,6 +25,18 @@ pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)
 }
 
+/// Writes all bytes at a place of a file, wherever its cursor is.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// Takes all bytes out of a file and goes back to its start.
+pub(crate) fn empty(file: &File) -> std::io::Result<()> {
+    rustix::fs::ftruncate(file, 0)?;
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0))?;
+    Ok(())
+}
+
 /// Sets `len` bytes of space aside from `start` on without changing the file's length, so that a
 /// full disk is met before the bytes are fetched. Does nothing where the file system cannot.
 pub(crate) fn preallocate(file: &File, start: u64, len: u64, path: &Path) -> Result<()> {

@@ -53,20 +53,23 @@ fn a_registry_that_ignores_ranges_sends_the_whole() {
 fn ranges_that_are_not_what_was_asked_for() {
     let set = |value: &str| Action::SetHeader("Content-Range".into(), value.into());
     let cases = [
-        vec![Action::WrongOffset],
-        vec![Action::WrongTotal],
-        vec![Action::Multipart],
-        vec![Action::PartialRange(10)],
-        vec![Action::no_content_range()],
-        vec![set("bytes 50-99999/*")],
-        vec![set("bytes 50-99999")],
-        vec![Action::AddHeader("Content-Range".into(), "bytes 50-99999/100000".into())],
-        vec![Action::Short(10)],
-        vec![Action::error(416, "RANGE_INVALID", "no")],
+        (Action::WrongOffset, "sent bytes=49-"),
+        (Action::WrongTotal, "100001 bytes in all"),
+        (Action::Multipart, "several parts"),
+        (Action::PartialRange(10), "sent bytes=50-59"),
+        (Action::no_content_range(), "without saying which"),
+        (set("bytes 50-99999/*"), "cannot be read"),
+        (set("bytes 50-99999"), "cannot be read"),
+        (set("bytes 51-99999/100000"), "sent bytes=51-"),
+        (set("bytes 50-99998/100000"), "sent bytes=50-99998"),
+        (Action::AddHeader("Content-Range".into(), "bytes 50-99999/100000".into()), "which"),
+        (Action::Short(10), "Content-Length of 10"),
+        (Action::error(416, "RANGE_INVALID", "no"), "416"),
     ];
-    for actions in cases {
-        let error = blob_error(Some((50..).into()), &actions);
+    for (action, reason) in cases {
+        let error = blob_error(Some((50..).into()), &[action]);
         assert!(matches!(error, Error::UnusableRange { .. }), "{error}");
+        assert!(error.to_string().contains(reason), "{reason}: {error}");
         assert!(!is_transient(&error), "{error}");
     }
     let unasked = Action::status(206, &[("Content-Range", "bytes 0-9/100000")], "0123456789");

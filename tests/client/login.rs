@@ -178,13 +178,13 @@ fn credentials_go_to_a_token_server_elsewhere_only_when_it_is_trusted() {
     let image: Reference = format!("{host}/demo:1").parse().unwrap();
     let own = StaticCredentials::new(&host, Credentials::new("user", "secret"));
 
-    let wary = HttpRegistry::builder().plain_http(&host).auth(own.clone()).build();
+    let wary = HttpRegistry::builder().plain_http(&host).auth(own.clone()).build().unwrap();
     let error = run(wary.manifest(&image, None)).unwrap_err();
     assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
     assert_eq!(tokens.requests().len(), 0);
 
     let trusting = Trusting(own, tokens.url(""));
-    let trusting = HttpRegistry::builder().plain_http(&host).auth(trusting).build();
+    let trusting = HttpRegistry::builder().plain_http(&host).auth(trusting).build().unwrap();
     run(trusting.manifest(&image, None)).unwrap();
     assert_eq!(tokens.requests().len(), 1);
 }

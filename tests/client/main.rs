@@ -34,12 +34,15 @@ fn settings(registry: &Registry) -> HttpRegistryBuilder {
 }
 
 fn client(registry: &Registry) -> HttpRegistry {
-    settings(registry).build()
+    settings(registry).build().unwrap()
 }
 
 fn as_user(registry: &Registry, password: &str) -> HttpRegistry {
     let credentials = Credentials::new("user", password);
-    settings(registry).auth(StaticCredentials::new(registry.address(), credentials)).build()
+    settings(registry)
+        .auth(StaticCredentials::new(registry.address(), credentials))
+        .build()
+        .unwrap()
 }
 
 /// A registry with an image `demo:1`.
@@ -85,7 +88,7 @@ fn blob_error(range: Option<ByteRange>, actions: &[Action]) -> Error {
         fault = fault.then(action.clone());
     }
     let fault = registry.fault(fault);
-    let client = settings(&registry).read_timeout(Duration::from_millis(300)).build();
+    let client = settings(&registry).read_timeout(Duration::from_millis(300)).build().unwrap();
     let error = run(fetch(&client, &image, &blob, range)).unwrap_err();
     assert_eq!(fault.hits(), 1, "{error}");
     error

@@ -83,7 +83,7 @@ fn what_lasts_is_an_error_that_says_what_the_registry_said() {
 fn nobody_there() {
     let world = World::new();
     let reference: Reference = "127.0.0.1:1/demo:1".parse().unwrap();
-    let client = HttpRegistry::builder().plain_http("127.0.0.1:1").build();
+    let client = HttpRegistry::builder().plain_http("127.0.0.1:1").build().unwrap();
     let mut patience = RetryPolicy::default();
     patience.first_delay = Duration::from_millis(1);
     let puller = Puller::new(world.store.clone(), Arc::new(client)).retry(patience);

@@ -90,7 +90,7 @@ fn credentials_of_every_kind() {
             let credentials =
                 StaticCredentials::new(registry.address(), Credentials::new("ann", password));
             let builder = HttpRegistry::builder().plain_http(registry.address());
-            Puller::new(store.clone(), Arc::new(builder.auth(credentials).build()))
+            Puller::new(store.clone(), Arc::new(builder.auth(credentials).build().unwrap()))
         };
         if kind < 3 {
             let error = run(client("xyzzy").pull(&reference)).unwrap_err();

@@ -1,4 +1,5 @@
 //! Pulls from a registry in this process.
+#![cfg(feature = "fetch")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -37,7 +38,7 @@ impl World {
 
     /// A puller as a process of its own would have it: nothing is shared but the disk.
     fn puller(&self) -> Puller {
-        let registry = HttpRegistry::builder().plain_http(self.registry.address()).build();
+        let registry = HttpRegistry::builder().plain_http(self.registry.address()).build().unwrap();
         let mut patience = RetryPolicy::default();
         patience.first_delay = Duration::from_millis(1);
         patience.max_delay = Duration::from_millis(5);

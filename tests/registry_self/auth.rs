@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::eventually;
 use crate::support::raw::{Client, Reply};
 use crate::support::{Bearer, Registry};
 
@@ -172,9 +173,7 @@ fn tokens_expire() {
     let registry = bearer(Bearer::anonymous().lifetime(Duration::from_millis(300)));
     let mut client = Client::connect(&registry);
     let granted = token(&client.get(&token_path("repository:demo:pull")));
-    while with(&mut client, TAGS, &granted).status == 200 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually(|| with(&mut client, TAGS, &granted).status == 401);
 }
 
 #[test]

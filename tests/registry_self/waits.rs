@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::eventually;
 use crate::faults::{BLOB, once};
 use crate::support::raw::Client;
 use crate::support::{Action, Content, Fault, Registry};
@@ -81,9 +82,7 @@ fn a_client_that_leaves_ends_its_hold() {
     client.send("GET", &setup.path, &[]).unwrap();
     assert!(setup.registry.wait_held(1));
     drop(client);
-    while setup.registry.held() > 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually(|| setup.registry.held() == 0);
     assert_eq!(setup.registry.bytes_sent(setup.path.rsplit('/').next().unwrap()), 5);
 }
 
@@ -101,9 +100,7 @@ fn a_registry_stops_whatever_its_faults_are_at() {
         let setup = once([action]);
         let mut client = Client::connect(&setup.registry);
         client.send("GET", &setup.path, &[]).unwrap();
-        while setup.fault.hits() == 0 {
-            std::thread::yield_now();
-        }
+        eventually(|| setup.fault.hits() == 1);
         drop(setup.registry);
         let mut rest = Vec::new();
         // Closed or reset, according to what was under way.

@@ -9,10 +9,10 @@ use crate::sys::{Aside, Dir, Meta, current_user};
 /// end while the others have nothing to do.
 const LARGE: u64 = 64 * 1024 * 1024;
 
-/// What may lie in the root and in `.layerstore`.
-const IN_ROOT: [&str; 4] = ["oci-layout", "index.json", "blobs", ".layerstore"];
-const PRIVATE: [&str; 7] =
-    ["version", "locks", "leases", "parts", "trash", "quarantine", "reserve"];
+/// What may lie in the root and in `.layerstore`: files, then directories.
+const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
+const PRIVATE: (&[&str], &[&str]) =
+    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine"]);
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
 pub(super) fn look(
@@ -22,8 +22,8 @@ pub(super) fn look(
 ) -> Result<Vec<Digest>> {
     let mut look = Look { layout, report, findings, large: Vec::new() };
     look.versions();
-    look.known(&layout.root, "", &IN_ROOT)?;
-    look.known(&layout.private, ".layerstore/", &PRIVATE)?;
+    look.known(&layout.root, "", IN_ROOT)?;
+    look.known(&layout.private, ".layerstore/", PRIVATE)?;
     look.locks()?;
     look.leases()?;
     look.parts()?;
@@ -55,14 +55,24 @@ impl Look<'_> {
         }
     }
 
-    fn known(&mut self, dir: &Dir, prefix: &str, known: &[&str]) -> Result<()> {
+    fn known(&mut self, dir: &Dir, prefix: &str, (files, dirs): (&[&str], &[&str])) -> Result<()> {
         self.permissions(prefix.trim_end_matches('/'), &dir.meta_of_self()?);
         for name in dir.names()? {
             let name = name?;
-            if !known.contains(&name.as_str()) {
+            let path = format!("{prefix}{name}");
+            let is_dir = dirs.contains(&name.as_str());
+            if !is_dir && !files.contains(&name.as_str()) {
                 self.unknown(prefix, &name);
-            } else if let Some(meta) = dir.meta(&name)? {
-                self.permissions(&format!("{prefix}{name}"), &meta);
+                continue;
+            }
+            match dir.meta(&name)? {
+                Some(meta) if !is_dir => self.file(&path, &meta),
+                Some(meta) if meta.is_dir => self.permissions(&path, &meta),
+                Some(_) => {
+                    let message = "it is not a directory; `store init` makes it once it is removed";
+                    self.findings.add(DamageKind::WrongType, path, message.to_owned());
+                }
+                None => {}
             }
         }
         Ok(())
@@ -184,7 +194,7 @@ impl Look<'_> {
 
     fn file(&mut self, path: &str, meta: &Meta) {
         if !meta.is_file {
-            let message = "it is not a regular file; remove it and pull again";
+            let message = "it is not a regular file; look at what it is and remove it";
             self.findings.add(DamageKind::WrongType, path.to_owned(), message.to_owned());
             return;
         }

@@ -27,7 +27,7 @@ pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Outpu
     };
     warn_of_network(&store, out)?;
     let progress = PullProgress::start(progress, out.messages());
-    let puller = Puller::new(store, Arc::new(registry(&args)))
+    let puller = Puller::new(store, Arc::new(registry(&args)?))
         .platform(platform(&args))
         .policy(policy(args.policy));
     let runtime = runtime()?;
@@ -47,9 +47,10 @@ fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn registry(args: &Pull) -> HttpRegistry {
+fn registry(args: &Pull) -> Result<HttpRegistry, Failure> {
     let plain = args.images.iter().filter(|_| args.plain_http).map(Reference::registry);
-    plain.fold(HttpRegistry::builder(), |builder, host| builder.plain_http(host)).build()
+    let builder = plain.fold(HttpRegistry::builder(), |builder, host| builder.plain_http(host));
+    Ok(builder.build()?)
 }
 
 fn platform(args: &Pull) -> PlatformChoice {
