@@ -5,8 +5,8 @@ use std::io::Read;
 
 use layerstore::oci::{Document, MAX_DOCUMENT_SIZE, MediaType, Platform};
 use layerstore::{BlobStore, Descriptor, Digest, Error, Node, Result, Role};
-use oci_spec::image::ImageConfiguration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The media types of the configs that say how to run an image.
 const CONFIGS: [&str; 2] =
@@ -95,10 +95,10 @@ impl Image {
 impl Manifest {
     /// What the index says the manifest is for, else what its config says.
     fn platform(&self, store: &BlobStore) -> Option<Platform> {
-        self.descriptor.platform.clone().or_else(|| {
-            let config = Config::read(store, &self.content.as_ref()?.config).ok()??;
-            Some(config.platform())
-        })
+        self.descriptor
+            .platform
+            .clone()
+            .or_else(|| Config::read(store, &self.content.as_ref()?.config).ok()??.platform())
     }
 }
 
@@ -107,8 +107,8 @@ impl Manifest {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Config {
     pub(crate) digest: Digest,
-    pub(crate) os: String,
-    pub(crate) architecture: String,
+    pub(crate) os: Option<String>,
+    pub(crate) architecture: Option<String>,
     pub(crate) variant: Option<String>,
     pub(crate) created: Option<String>,
     pub(crate) user: Option<String>,
@@ -122,6 +122,31 @@ pub(crate) struct Config {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
+/// A config as it is written. Nothing in it is demanded: what one lacks does not hide the rest, as
+/// it would with the strict type of `oci_spec`.
+#[derive(Deserialize)]
+struct Written {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+    created: Option<String>,
+    config: Option<WrittenRun>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WrittenRun {
+    user: Option<String>,
+    working_dir: Option<String>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    exposed_ports: Option<BTreeMap<String, Value>>,
+    volumes: Option<BTreeMap<String, Value>>,
+    stop_signal: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
 impl Config {
     /// Reads a config, checked against its descriptor; `None` if it is not there, or is an
     /// artifact's, which says nothing of the kind.
@@ -133,40 +158,42 @@ impl Config {
             Err(Error::BlobNotFound { .. }) => return Ok(None),
             read => read?,
         };
-        let spec: ImageConfiguration = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::InvalidDocument { digest: Some(descriptor.digest), reason: error.to_string() }
+        let written = serde_json::from_slice(&bytes).map_err(|error| Error::InvalidDocument {
+            digest: Some(descriptor.digest),
+            reason: error.to_string(),
         })?;
-        Ok(Some(Config::from_spec(descriptor.digest, &spec)))
+        Ok(Some(Config::new(descriptor.digest, written)))
     }
 
-    fn from_spec(digest: Digest, spec: &ImageConfiguration) -> Config {
-        let run = spec.config().clone().unwrap_or_default();
-        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    fn new(digest: Digest, written: Written) -> Config {
+        let run = written.config.unwrap_or_default();
+        // Docker writes an empty text for what is not set.
+        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let keys = |map: Option<BTreeMap<String, Value>>| {
+            map.unwrap_or_default().into_keys().collect::<Vec<_>>()
+        };
         Config {
             digest,
-            os: spec.os().to_string(),
-            architecture: spec.architecture().to_string(),
-            variant: text(spec.variant()),
-            created: text(spec.created()),
-            user: text(run.user()),
-            working_dir: text(run.working_dir()),
-            entrypoint: list(run.entrypoint()),
-            cmd: list(run.cmd()),
-            env: list(run.env()),
-            exposed_ports: list(run.exposed_ports()),
-            volumes: list(run.volumes()),
-            stop_signal: text(run.stop_signal()),
-            labels: run.labels().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            os: text(written.os),
+            architecture: text(written.architecture),
+            variant: text(written.variant),
+            created: text(written.created),
+            user: text(run.user),
+            working_dir: text(run.working_dir),
+            entrypoint: run.entrypoint.unwrap_or_default(),
+            cmd: run.cmd.unwrap_or_default(),
+            env: run.env.unwrap_or_default(),
+            exposed_ports: keys(run.exposed_ports),
+            volumes: keys(run.volumes),
+            stop_signal: text(run.stop_signal),
+            labels: run.labels.unwrap_or_default(),
         }
     }
 
-    fn platform(&self) -> Platform {
-        Platform {
-            os: self.os.clone(),
-            architecture: self.architecture.clone(),
-            variant: self.variant.clone(),
-        }
+    /// What the image is for, if the config says so.
+    pub(crate) fn platform(&self) -> Option<Platform> {
+        let (os, architecture) = (self.os.clone()?, self.architecture.clone()?);
+        Some(Platform { os, architecture, variant: self.variant.clone() })
     }
 }
 

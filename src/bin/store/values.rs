@@ -9,10 +9,12 @@ use std::time::Duration;
 /// A bare number is refused, since nobody could tell its unit, and so are months and years, which
 /// have no fixed length.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::Span =
-        jiff::fmt::friendly::SpanParser::new().parse_span(text).map_err(|_| {
-            "a duration is written with its units, as in 90s, 30m, 1h30m, 7d".to_owned()
-        })?;
+    let wrong = || "a duration is written with its units, as in 90s, 30m, 1h30m, 7d".to_owned();
+    if text.trim() != text {
+        return Err(wrong());
+    }
+    let parser = jiff::fmt::friendly::SpanParser::new();
+    let span = parser.parse_span(text).map_err(|_| wrong())?;
     if span.get_years() != 0 || span.get_months() != 0 {
         return Err("months and years have no fixed length: use days or weeks".to_owned());
     }

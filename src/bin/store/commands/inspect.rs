@@ -76,15 +76,12 @@ impl Platformed {
     }
 
     fn title(&self) -> String {
-        let kind = if self.attestation { "attestation" } else { "manifest" };
-        match (&self.platform, &self.config) {
-            (Some(platform), _) if !self.attestation => platform.to_string(),
-            (None, Some(config)) => match &config.variant {
-                Some(variant) => format!("{}/{}/{variant}", config.os, config.architecture),
-                None => format!("{}/{}", config.os, config.architecture),
-            },
-            _ => kind.to_owned(),
+        if self.attestation {
+            return "attestation".to_owned();
         }
+        let by_config = || self.config.as_ref().and_then(Config::platform);
+        let platform = self.platform.clone().or_else(by_config);
+        platform.map_or_else(|| "manifest".to_owned(), |platform| platform.to_string())
     }
 }
 

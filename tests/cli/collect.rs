@@ -1,0 +1,142 @@
+//! `gc`, `df` and `check`.
+
+use serde_json::json;
+
+use crate::sandbox::{Sandbox, keys};
+use crate::store_support::blob_path;
+
+#[test]
+fn gc_removes_what_no_name_keeps() {
+    let sandbox = Sandbox::new();
+    sandbox.add_image("example.org/a:1", &[b"shared", b"a"]);
+    sandbox.add_image("example.org/b:1", &[b"shared", &[9; 5000]]);
+    sandbox.ok(&["rm", "example.org/b:1"]);
+    let young = sandbox.json(&["gc"]);
+    assert_eq!((&young["removed"], &young["keptYoung"]), (&json!(0), &json!(3)));
+    let dry = sandbox.ok(&["gc", "--dry-run", "--grace", "0s"]);
+    assert!(dry.starts_with("would remove:  3 blobs, 5."), "{dry}");
+    assert_eq!(sandbox.json(&["blob", "ls"]).as_array().unwrap().len(), 7);
+
+    let report = sandbox.json(&["gc", "--grace", "0s"]);
+    let wanted = [
+        "live",
+        "liveBytes",
+        "removed",
+        "removedBytes",
+        "keptYoung",
+        "keptLeased",
+        "partsRemoved",
+        "seconds",
+    ];
+    for key in wanted {
+        assert!(keys(&report).contains(&key), "{key} is not in {report}");
+    }
+    assert_eq!((&report["live"], &report["removed"]), (&json!(4), &json!(3)));
+    assert_eq!(sandbox.json(&["blob", "ls"]).as_array().unwrap().len(), 4);
+    let text = sandbox.ok(&["gc", "--grace", "0s"]);
+    assert!(text.starts_with("removed:       0 blobs, 0 B\nkept:          4 blobs, "), "{text}");
+}
+
+#[test]
+fn a_lease_keeps_a_blob_from_gc() {
+    let sandbox = Sandbox::new();
+    let kept = sandbox.run_with_input(&["blob", "put", "-"], b"kept").out;
+    sandbox.run_with_input(&["blob", "put", "-"], b"lost");
+    sandbox.ok(&["lease", "add", kept.trim()]);
+    let text = sandbox.ok(&["gc", "--grace", "0s"]);
+    assert!(text.contains("1 blob by a lease\n"), "{text}");
+    assert_eq!(sandbox.json(&["blob", "ls"])[0]["digest"], kept.trim());
+}
+
+#[test]
+fn gc_does_not_wait_for_another() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.root().join(".layerstore/locks/gc");
+    let lock = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    fs2::FileExt::lock_exclusive(&lock).unwrap();
+    sandbox.fails(&["gc"], 11, "held by");
+}
+
+#[test]
+fn gc_removes_nothing_when_a_root_cannot_be_read() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.add_image("example.org/a:1", &[b"a"]);
+    std::fs::remove_file(blob_path(&sandbox.library(), &image.target.digest)).unwrap();
+    sandbox.fails(&["gc", "--grace", "0s"], 3, "nothing was collected");
+    assert_eq!(sandbox.json(&["blob", "ls"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn df_adds_up() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.add_image("example.org/a:1", &[&[1; 9000], b"a"]);
+    sandbox.add_image("example.org/b:1", &[&[1; 9000], b"b"]);
+    let usage = sandbox.json(&["df"]);
+    let kinds =
+        ["layers", "metadata", "unreferenced", "parts", "derived", "other", "total", "images"];
+    assert_eq!(keys(&usage), kinds);
+    assert_eq!(usage["layers"]["count"], 3);
+    assert_eq!(usage["layers"]["size"], 9002);
+    let disk = |kind: &str| usage[kind]["disk"].as_u64().unwrap();
+    assert_eq!(kinds[..6].iter().map(|kind| disk(kind)).sum::<u64>(), disk("total"));
+    let image = &usage["images"][0];
+    assert_eq!(keys(image), ["digest", "refs", "total", "shared", "unique"]);
+    assert_eq!(image["digest"], a.target.digest.to_string());
+    assert_eq!(image["shared"]["size"], 9000);
+
+    let text = sandbox.ok(&["df"]);
+    assert!(text.starts_with("KIND "), "{text}");
+    for start in ["layers  ", "configs and manifests  ", "parts  ", "derived  ", "total  "] {
+        assert!(text.lines().any(|line| line.starts_with(start)), "{start:?}: {text}");
+    }
+    let titles = text.lines().find(|line| line.starts_with("DIGEST")).unwrap();
+    assert_eq!(
+        titles.split_whitespace().collect::<Vec<_>>(),
+        ["DIGEST", "ON", "DISK", "SHARED", "UNSHARED", "NAMES"]
+    );
+    assert!(text.contains("example.org/b:1"), "{text}");
+}
+
+#[test]
+fn check_finds_damage_and_says_whom_it_concerns() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.add_image("example.org/a:1", &[b"first", b"second"]);
+    sandbox.add_image("example.org/b:1", &[b"first"]);
+    let text = sandbox.ok(&["check"]);
+    assert!(text.starts_with("no damage: looked at 2 image names and 6 blobs"), "{text}");
+    let text = sandbox.ok(&["check", "--read-data"]);
+    assert!(text.contains(", 6 blobs read to the end"), "{text}");
+    let report = sandbox.json(&["check"]);
+    for key in ["refs", "blobs", "blobBytes", "readBlobs", "readBytes", "damage", "notes"] {
+        assert!(keys(&report).contains(&key), "{key} is not in {report}");
+    }
+
+    let store = sandbox.library();
+    let corrupt = blob_path(&store, &a.layers[0]);
+    std::fs::remove_file(&corrupt).unwrap();
+    std::fs::write(&corrupt, b"fIrst").unwrap();
+    assert!(sandbox.ok(&["check"]).contains("no damage"), "the size is right");
+    std::fs::remove_file(blob_path(&store, &a.layers[1])).unwrap();
+    let done = sandbox.run(&["check", "--read-data"]);
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.out.contains("2 things damaged: "), "{done:?}");
+    let line = format!("damage: blobs/sha256/{}: ", a.layers[0].hex());
+    let found = done.out.lines().position(|found| found.starts_with(&line)).unwrap();
+    assert!(done.out.lines().nth(found + 1).unwrap().starts_with("  needed by example.org/"));
+    let done = sandbox.run(&["check", "--json"]);
+    assert_eq!(done.code, Some(3));
+    let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["damage"][0]["kind"], "missingBlob");
+    assert_eq!(report["damage"][0]["refs"], json!(["example.org/a:1"]));
+}
+
+#[test]
+fn check_tells_programs_how_far_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.add_image("example.org/a:1", &[&[3; 100_000]]);
+    let done = sandbox.run(&["check", "--read-data", "--progress", "json"]);
+    let first = done.err.lines().next().expect("one line at least");
+    let value: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert_eq!(keys(&value), ["event", "blobs", "totalBlobs", "bytes", "totalBytes"]);
+    assert_eq!(sandbox.run(&["check", "--read-data", "--progress", "none"]).err, "");
+}
