@@ -1,6 +1,5 @@
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -209,7 +208,7 @@ impl Part {
             self.reserve(&path)?;
         }
         // At its place, not where the last write ended: of one that failed some bytes may be there.
-        self.file().write_all_at(bytes, self.len).context("write to", &path)?;
+        sys::write_at(self.file(), bytes, self.len, &path)?;
         self.hasher.update(bytes);
         self.len = end;
         if self.len - self.written_back >= WRITEBACK {

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, Mode};
@@ -18,6 +19,11 @@ pub(crate) fn sync_data(file: &File, path: &Path) -> Result<()> {
 pub(super) fn sync_all(fd: impl AsFd, path: &Path) -> Result<()> {
     rustix::fs::fsync(fd)
         .map_err(|error| Error::NotDurable { path: path.to_path_buf(), source: error.into() })
+}
+
+/// Writes all bytes from `start` on, wherever the file's own position is.
+pub(crate) fn write_at(file: &File, bytes: &[u8], start: u64, path: &Path) -> Result<()> {
+    file.write_all_at(bytes, start).context("write to", path)
 }
 
 /// Sets the permission bits of an open file, whatever the umask.
