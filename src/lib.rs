@@ -49,6 +49,9 @@
 mod error;
 #[cfg(feature = "fetch")]
 pub mod fetch;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gc;
 pub mod oci;
 mod store;
