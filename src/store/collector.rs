@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::claim::PartNames;
 use super::layout::Layout;
-use super::part;
 use super::refs::{self, Ref};
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 use crate::sys::{Aside, Filesystem, Lock, LockMode};
 
 /// How long the end of other processes' leases is waited for, each of which takes microseconds.
@@ -62,17 +62,10 @@ pub(crate) fn is_temporary(name: &str) -> bool {
     Aside::is_leftover(name)
 }
 
-/// The blob whose part, or whose part's lock, has this name.
-pub(crate) fn digest_of_part(name: &str) -> Option<Digest> {
-    let stem = name.strip_suffix(".part").or_else(|| name.strip_suffix(".lock"))?;
-    let (algorithm, hex) = stem.split_once('-')?;
-    Digest::from_hex(algorithm.parse::<Algorithm>().ok()?, hex).ok()
-}
-
 /// Takes the lock of a part that nobody works on; `None` if somebody does, or if there is none and
 /// none is to be made.
 pub(crate) fn lock_idle_part(layout: &Layout, digest: &Digest, make: bool) -> Result<Option<Lock>> {
-    let (_, lock_name) = part::names(digest);
+    let lock_name = PartNames::of(digest).lock;
     let file = match make {
         true => layout.parts.open_or_create(&lock_name)?,
         false => match layout.parts.open_writable(&lock_name)? {
