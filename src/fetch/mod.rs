@@ -13,11 +13,13 @@ mod answer;
 mod auth;
 mod body;
 mod challenge;
+mod download;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
 mod local;
 mod origin;
+mod pace;
 mod plan;
 mod progress;
 mod puller;
@@ -29,6 +31,7 @@ mod session;
 mod token;
 mod transfer;
 mod transport;
+mod work;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
 pub use http::{HttpRegistry, HttpRegistryBuilder};

@@ -6,6 +6,7 @@ mod support;
 
 mod faults;
 mod image;
+mod parallel;
 mod platforms;
 mod policy;
 mod resume;
