@@ -1,4 +1,40 @@
-//! A content-addressable blob store for container images.
+//! A content-addressable blob store for container images, and a fetcher that fills it from any
+//! registry.
+//!
+//! A [`BlobStore`] is a directory that any number of processes use at once, with no daemon. It is an
+//! OCI image layout at every moment, so other tools read it as it is. What a call has acknowledged
+//! survives `kill -9`, a power cut, a full disk and every collection.
+//!
+//! - [`BlobStore`]: blobs, refs and leases on disk. Synchronous, and without any network; all of the
+//!   crate that is left with `default-features = false`.
+//! - [`fetch::Puller`] brings images from registries: one download per blob over all processes,
+//!   resumed where an earlier one broke off. Asynchronous, on tokio (feature `fetch`).
+//! - [`gc::collect`] removes what neither a ref nor a lease needs, beside running pulls.
+//! - [`oci`]: digests, descriptors, names and documents.
+//!
+//! It does not unpack layers, and it does not push. It holds no global state, prints nothing, and
+//! reads no environment.
+//!
+//! # Example
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let root = dir.path().join("store");
+//! use std::io::{Read, Write};
+//! use layerstore::BlobStore;
+//! use layerstore::oci::Algorithm;
+//!
+//! let store = BlobStore::init(&root)?;
+//! let lease = store.lease("an example")?;
+//! let mut ingest = store.ingest(&lease, Algorithm::Sha256, 1024)?;
+//! ingest.write_all(b"hello").unwrap();
+//! let pinned = ingest.commit()?;
+//!
+//! let mut text = String::new();
+//! store.open_blob(pinned.digest())?.read_to_string(&mut text).unwrap();
+//! assert_eq!(text, "hello");
+//! # Ok::<(), layerstore::Error>(())
+//! ```
 #![cfg_attr(
     not(test),
     deny(
@@ -13,6 +49,9 @@
 mod error;
 #[cfg(feature = "fetch")]
 pub mod fetch;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gc;
 pub mod oci;
 mod store;
@@ -26,3 +65,8 @@ pub use store::{
     Damage, DamageKind, ImageUsage, Ingest, Lease, LeaseInfo, LeaseState, Node, Part, PartWatch,
     Pinned, Ref, Role, Usage,
 };
+
+/// The README's example is compiled, so that it stays true.
+#[cfg(all(doctest, feature = "fetch"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

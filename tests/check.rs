@@ -53,9 +53,11 @@ fn a_sound_store_is_counted() {
     let layerstore::Claim::Held(mut part) = store.claim(&missing).unwrap() else { panic!() };
     part.write(b"pa").unwrap();
 
+    std::fs::write(store.root().join(".layerstore/quarantine/x"), "set aside").unwrap();
     let report = check(&store);
     assert_eq!(damage(&report), []);
     assert!(report.notes.is_empty());
+    assert_eq!(report.quarantined, 1);
     assert_eq!((report.refs, report.blobs, report.leases, report.parts), (2, 7, 1, 1));
     assert_eq!(report.read_blobs, 0);
 

@@ -43,7 +43,10 @@ fn commit(store: &BlobStore, by: By) -> layerstore::Result<()> {
     part.commit()
 }
 
-fn in_the_way(victim: &Path) -> Vec<(&'static str, Box<dyn Fn(&Path)>)> {
+/// What lies under a blob's name, in words, and how it comes to be there.
+type InTheWay = (&'static str, Box<dyn Fn(&Path)>);
+
+fn in_the_way(victim: &Path) -> Vec<InTheWay> {
     let victim = victim.to_owned();
     vec![
         ("a shorter file", Box::new(|path: &Path| fs::write(path, &BYTES[1..]).unwrap())),

@@ -13,6 +13,8 @@ mod answer;
 mod auth;
 mod body;
 mod challenge;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http;
 mod local;
 mod origin;

@@ -56,6 +56,8 @@ pub struct CheckReport {
     pub leases: u64,
     /// The downloads under way or left off.
     pub parts: u64,
+    /// The files in quarantine.
+    pub quarantined: u64,
     /// The files with a temporary name: writers at work, or litter for the next collection.
     pub temporary: u64,
     /// What is wrong, the structure first.

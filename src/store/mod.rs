@@ -21,6 +21,8 @@ mod blob;
 mod check;
 mod closure;
 pub(crate) mod collector;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod gate;
 mod index_file;
 mod ingest;

@@ -208,7 +208,7 @@ impl Part {
             self.reserve(&path)?;
         }
         // At its place, not where the last write ended: of one that failed some bytes may be there.
-        sys::write_at(self.file(), bytes, self.len).context("write to", &path)?;
+        sys::write_at(self.file(), bytes, self.len, &path)?;
         self.hasher.update(bytes);
         self.len = end;
         if self.len - self.written_back >= WRITEBACK {

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, Mode};
@@ -20,14 +21,14 @@ pub(super) fn sync_all(fd: impl AsFd, path: &Path) -> Result<()> {
         .map_err(|error| Error::NotDurable { path: path.to_path_buf(), source: error.into() })
 }
 
+/// Writes all bytes from `start` on, wherever the file's own position is.
+pub(crate) fn write_at(file: &File, bytes: &[u8], start: u64, path: &Path) -> Result<()> {
+    file.write_all_at(bytes, start).context("write to", path)
+}
+
 /// Sets the permission bits of an open file, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)
-}
-
-/// Writes all bytes at a place of a file, wherever its cursor is.
-pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }
 
 /// Takes all bytes out of a file and goes back to its start.

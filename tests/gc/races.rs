@@ -109,7 +109,7 @@ fn an_image_that_is_published_and_let_go_of_after_the_refs_were_read() {
         drop((lease, pinned));
     })
     .unwrap();
-    assert_holds(&store, &[kept.clone()]);
+    assert_holds(&store, std::slice::from_ref(&kept));
     assert_eq!(store.leases().unwrap().len(), 1, "its owner left it to the collector");
     let report = collect(&store);
     assert_eq!((report.leases_removed, report.live), (1, 3));

@@ -20,7 +20,7 @@ fn every_blob_is_there_byte_for_byte_and_the_report_adds_up() {
     assert_eq!((pulled.resumed_bytes, pulled.waited_blobs, pulled.retries), (0, 0, 0));
     for layer in &image.layers {
         // There is nothing to be asked for of an empty blob.
-        let expected = usize::from(layer.content.len() > 0);
+        let expected = usize::from(!layer.content.is_empty());
         assert_eq!(world.registry.blob_sends(&layer.digest), expected);
     }
 }

@@ -28,6 +28,10 @@ pub(super) fn look(
     look.leases()?;
     look.parts()?;
     look.blobs()?;
+    for name in layout.quarantine.names()? {
+        name?;
+        look.report.quarantined += 1;
+    }
     let mut large = look.large;
     large.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
     Ok(large.into_iter().map(|(_, digest)| digest).collect())

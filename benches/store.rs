@@ -1,0 +1,150 @@
+//! What the store's own work costs, without a network: `cargo bench --bench store`.
+//!
+//! Durable operations are bounded by the disk that the temporary directory is on; set `TMPDIR` to
+//! measure another.
+
+use std::hint::black_box;
+use std::io::Write;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use layerstore::oci::{Algorithm, Document, MediaType};
+use layerstore::{BlobStore, CheckOptions, Descriptor, Digest, Lease};
+use tempfile::TempDir;
+
+const MIB: usize = 1024 * 1024;
+
+fn store() -> (TempDir, BlobStore) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = BlobStore::init(dir.path().join("store")).expect("a store");
+    (dir, store)
+}
+
+/// Bytes that differ with `seed`.
+fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0x5a; len];
+    let end = len.min(8);
+    bytes[..end].copy_from_slice(&seed.to_le_bytes()[..end]);
+    bytes
+}
+
+fn put(store: &BlobStore, lease: &Lease, bytes: &[u8]) -> Digest {
+    let mut ingest = store.ingest(lease, Algorithm::Sha256, u64::MAX).expect("an ingest");
+    ingest.write_all(bytes).expect("bytes are written");
+    *ingest.commit().expect("a commit").digest()
+}
+
+fn digests(c: &mut Criterion) {
+    let mut group = c.benchmark_group("digest");
+    let data = bytes(MIB, 1);
+    group.throughput(Throughput::Bytes(data.len() as u64));
+    for algorithm in Algorithm::ALL {
+        group.bench_function(algorithm.name(), |b| b.iter(|| algorithm.digest(black_box(&data))));
+    }
+    group.finish();
+}
+
+/// Each blob is new: written, synced and named.
+fn ingests(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ingest");
+    group.sample_size(10);
+    for (name, len) in [("4 KiB", 4096), ("16 MiB", 16 * MIB)] {
+        let (_dir, store) = store();
+        let lease = store.lease("bench").expect("a lease");
+        let mut seed = 0;
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            let fresh = || {
+                seed += 1;
+                bytes(len, seed)
+            };
+            b.iter_batched(fresh, |data| put(&store, &lease, &data), BatchSize::PerIteration);
+            // Or the disk fills up with blobs of 16 MiB.
+            for blob in store.blobs().expect("a listing").flatten() {
+                let path = store.root().join("blobs/sha256").join(blob.digest.hex());
+                std::fs::remove_file(path).expect("the blob is removed");
+            }
+        });
+    }
+    group.finish();
+}
+
+fn reads(c: &mut Criterion) {
+    let (dir, store) = store();
+    let lease = store.lease("bench").expect("a lease");
+    let root = dir.path().join("store");
+    c.bench_function("open/store", |b| b.iter(|| BlobStore::open(&root).expect("the store")));
+    let digest = put(&store, &lease, &bytes(4096, 1));
+    c.bench_function("open/blob", |b| b.iter(|| store.open_blob(&digest).expect("the blob")));
+
+    for seed in 0..4 {
+        put(&store, &lease, &bytes(16 * MIB, seed));
+    }
+    let mut group = c.benchmark_group("check");
+    group.sample_size(10).throughput(Throughput::Bytes(64 * MIB as u64));
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    group.bench_function("every byte", |b| {
+        b.iter(|| assert!(store.check(&options, |_| {}).expect("a check").is_sound()));
+    });
+    group.finish();
+}
+
+/// What a pull asks of an image of 40 blobs, none of them there.
+fn pins(c: &mut Criterion) {
+    let (_dir, store) = store();
+    let blobs: Vec<_> = (0..40).map(|n| (Algorithm::Sha256.digest(&[n]), 1000)).collect();
+    c.bench_function("lease/pin 40", |b| {
+        let lease = || store.lease("bench").expect("a lease");
+        let pin = |lease: Lease| lease.pin(&blobs).expect("pins");
+        b.iter_batched(lease, pin, BatchSize::PerIteration);
+    });
+}
+
+/// An `index.json` of so many refs to one manifest, in which one is moved.
+fn refs(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ref update");
+    group.sample_size(10);
+    for count in [10, 1_000, 10_000] {
+        let (_dir, store) = store();
+        let lease = store.lease("bench").expect("a lease");
+        let target = MediaType::new(MediaType::OCI_MANIFEST);
+        let target = Descriptor::new(target, put(&store, &lease, b"{}"), 2);
+        let entry = |n: usize| {
+            let mut entry = target.clone();
+            let name = format!("registry.example/team/image:{n}");
+            entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), name);
+            entry
+        };
+        let entries: Vec<_> = (0..count).map(entry).collect();
+        let text = serde_json::json!({ "schemaVersion": 2, "manifests": entries });
+        std::fs::write(store.root().join("index.json"), text.to_string()).expect("an index");
+        let mut n = 0;
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                n += 1;
+                let name = format!("registry.example/moving:{}", n % 2);
+                store.tag(&lease, "registry.example/team/image:7", &name).expect("a tag");
+                store.remove_refs(&[name]).expect("the name is removed");
+            });
+        });
+    }
+    group.finish();
+}
+
+fn manifests(c: &mut Criterion) {
+    let blob = |n: u8| {
+        let media_type = MediaType::new("application/vnd.oci.image.layer.v1.tar+gzip");
+        Descriptor::new(media_type, Algorithm::Sha256.digest(&[n]), 1_000_000)
+    };
+    let layers: Vec<_> = (1..=30).map(blob).collect();
+    let text = serde_json::json!({
+        "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": blob(0), "layers": layers,
+    });
+    let text = text.to_string();
+    let media_type = MediaType::new(MediaType::OCI_MANIFEST);
+    c.bench_function("manifest of 30 layers", |b| {
+        b.iter(|| Document::parse(black_box(text.as_bytes()), &media_type).expect("a manifest"));
+    });
+}
+
+criterion_group!(benches, digests, ingests, reads, pins, refs, manifests);
+criterion_main!(benches);

@@ -1,0 +1,34 @@
+//! What fuzz targets may reach of the client's parsers.
+
+use super::challenge::Challenge;
+use super::origin::{Origin, Scheme};
+use super::range::ContentRange;
+
+/// A `WWW-Authenticate` value, of a registry with TLS and of one without.
+pub(crate) fn challenge(text: &str) {
+    for registry in ["https://registry.example", "http://localhost:5000"] {
+        let Some(registry) = registry.parse().ok().and_then(|url| Origin::of(&url)) else {
+            unreachable!("both are addresses of registries");
+        };
+        if let Ok(Challenge::Bearer(bearer)) = Challenge::choose([text], &registry) {
+            let realm = bearer.realm;
+            assert!(matches!(realm.scheme(), "https" | "http"), "{realm}");
+            assert!(registry.scheme() == Scheme::Http || realm.scheme() == "https", "{realm}");
+            assert!(realm.username().is_empty() && realm.password().is_none(), "{realm}");
+            if let Some(scope) = bearer.scope {
+                let sound = |b: u8| b == b' ' || b.is_ascii_graphic();
+                assert!(!scope.is_empty() && scope.bytes().all(sound), "{scope:?}");
+            }
+        }
+    }
+}
+
+/// A `Content-Range` value.
+pub(crate) fn content_range(text: &str) {
+    if let Some(parsed) = ContentRange::parse(text) {
+        let ContentRange { range, total } = parsed.clone();
+        assert!(range.start < range.end && range.end <= total);
+        let canonical = format!("bytes {}-{}/{total}", range.start, range.end - 1);
+        assert_eq!(ContentRange::parse(&canonical), Some(parsed));
+    }
+}
