@@ -150,7 +150,9 @@ fn what_was_found_stays() {
                         }
                         found += 1;
                         let before = cycles.load(Ordering::SeqCst);
-                        while cycles.load(Ordering::SeqCst) < before + 2 {
+                        while cycles.load(Ordering::SeqCst) < before + 2
+                            && Instant::now() < stop_after
+                        {
                             assert!(is_there(store, &digest), "{digest} was found, then collected");
                             std::thread::sleep(Duration::from_micros(200));
                         }
