@@ -120,9 +120,13 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
+    fn all(size: u64) -> Work {
+        Work::new(size, std::iter::once(0..size).collect())
+    }
+
     #[test]
     fn one_alone_gets_everything_and_gives_when_another_comes() {
-        let mut work = Work::new(100 * MIB, vec![0..100 * MIB]);
+        let mut work = all(100 * MIB);
         assert_eq!(work.take(0), Some(0..100 * MIB));
         work.advance(0, 10 * MIB);
         assert_eq!(work.take(1), Some(26 * MIB..42 * MIB));
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_end_is_shared() {
-        let mut work = Work::new(10 * MIB, vec![0..10 * MIB]);
+        let mut work = all(10 * MIB);
         work.take(0);
         assert_eq!(work.take(1), Some(5 * MIB..10 * MIB));
         work.advance(0, 4 * MIB);
@@ -163,7 +167,7 @@ mod tests {
             size in 1u64..80 * MIB,
             steps in proptest::collection::vec((0usize..5, 0u64..20 * MIB, 0u8..8), 0..200),
         ) {
-            let mut work = Work::new(size, vec![0..size]);
+            let mut work = all(size);
             let mut done = Vec::new();
             let mut active = [false; 5];
             let mut advance = |work: &mut Work, worker: usize, by: u64| {

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::claim::PartNames;
 use super::layout::Layout;
-use super::refs::{self, Ref};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::sys::{Aside, Filesystem, Lock, LockMode};
@@ -39,17 +38,6 @@ pub(crate) fn lock(layout: &Layout) -> Result<Lock> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// The refs, none of which a power cut can take back: not one that was removed before this was
-/// called may come to life again once its blobs are gone.
-pub(crate) fn durable_refs(layout: &Layout) -> Result<Vec<Ref>> {
-    // Read before the sync: had `index.json` been replaced between a sync and a read, what was
-    // read would not be what is durable. A later state than the one that was read does no harm,
-    // since what it adds is pinned.
-    let refs = refs::read(layout)?;
-    refs::read_durable(layout)?;
-    Ok(refs)
 }
 
 /// Whether hardly any space is left, or this cannot be told.

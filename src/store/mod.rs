@@ -35,7 +35,7 @@ mod line;
 mod part;
 mod part_state;
 mod ranges;
-mod refs;
+pub(crate) mod refs;
 mod usage;
 
 use std::path::Path;
