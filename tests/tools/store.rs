@@ -72,6 +72,28 @@ impl Store {
             .expect("the command can be run")
     }
 
+    /// Pulls, and returns the report and the most memory that was resident, in KiB. The kernel's
+    /// own high-water mark is read, so that nothing is missed but the process's last moment.
+    #[track_caller]
+    pub(crate) fn pull_measured(&self, reference: &str) -> (Value, u64) {
+        let mut pull = self.start_pull(reference);
+        let status = PathBuf::from(format!("/proc/{}/status", pull.id()));
+        let mut peak = 0;
+        while pull.try_wait().expect("it can be waited for").is_none() {
+            let status = fs::read_to_string(&status).expect("/proc has it until it was waited for");
+            // One that has ended has no memory.
+            if let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
+                let number = line.trim().strip_suffix(" kB").expect("the unit is kB");
+                peak = number.parse().expect("a number");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let output = pull.wait_with_output().expect("it can be waited for");
+        assert!(output.status.success(), "{}{}", output.status, messages(&output));
+        let report = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+        (report, peak)
+    }
+
     /// Collects what it can, however young.
     #[track_caller]
     pub(crate) fn gc(&self) -> Value {
@@ -251,11 +273,4 @@ impl Random {
         let most = most.as_micros().try_into().expect("it is short");
         std::thread::sleep(Duration::from_micros(self.below(most)));
     }
-}
-
-/// The most memory that a process had resident so far, in KiB; nothing once it has ended.
-pub(crate) fn peak_memory(process: &Child) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }
