@@ -58,8 +58,9 @@ impl Store {
 
     /// Pulls, and returns the report.
     #[track_caller]
+    /// On one connection: several may leave bytes unread that a server has sent.
     pub(crate) fn pull(&self, reference: &str) -> Value {
-        self.json(&["pull", "--plain-http", reference])
+        self.json(&["pull", "--plain-http", "--max-connections=1", reference])
     }
 
     /// Starts a pull; its report goes to a pipe, its messages too.
@@ -111,16 +112,17 @@ impl Store {
         files(&folder.join("sha256")).into_iter().map(named).collect()
     }
 
-    /// The digests of the blobs that are being downloaded, or were, and how many bytes there are.
+    /// The digests of the blobs that are being downloaded, or were, and how many bytes there are:
+    /// by the account beside the part, or by its length where there is none (docs/format.md).
     pub(crate) fn parts(&self) -> BTreeMap<String, u64> {
-        let digest = |name: String| {
-            let hex = name.strip_prefix("sha256-")?.strip_suffix(".part")?;
-            Some(format!("sha256:{hex}"))
+        let folder = self.root.join(".layerstore/parts");
+        let there = |(name, length): (String, u64)| {
+            let stem = name.strip_suffix(".part")?;
+            let digest = format!("sha256:{}", stem.strip_prefix("sha256-")?);
+            let account = fs::read_to_string(folder.join(format!("{stem}.state")));
+            Some((digest, account.map_or(length, |account| accounted(&account))))
         };
-        files(&self.root.join(".layerstore/parts"))
-            .into_iter()
-            .filter_map(|(name, size)| Some((digest(name)?, size)))
-            .collect()
+        files(&folder).into_iter().filter_map(there).collect()
     }
 
     /// What all images are made of.
@@ -273,4 +275,17 @@ impl Random {
         let most = most.as_micros().try_into().expect("it is short");
         std::thread::sleep(Duration::from_micros(self.below(most)));
     }
+}
+
+/// How many bytes the last whole line of an account of a part says are there.
+fn accounted(account: &str) -> u64 {
+    let whole = account.rfind('\n').map_or("", |end| &account[..end]);
+    let line = whole.lines().last().unwrap_or_default();
+    let ranges = line.split(' ').nth(1).unwrap_or_default();
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let length = |range: &str| {
+        let (start, end) = range.split_once('-').expect("a range");
+        number(end) - number(start)
+    };
+    ranges.split(',').filter(|range| !range.is_empty()).map(length).sum()
 }
