@@ -1,8 +1,8 @@
 use super::Cycle;
 use crate::error::Result;
 use crate::oci::Digest;
-use crate::store::claim::{self, PartNames};
 use crate::store::collector;
+use crate::store::part_names::{self, PartNames};
 
 impl Cycle<'_> {
     /// Removes the parts that nobody works on and that are too old to be continued, and those whose
@@ -13,7 +13,7 @@ impl Cycle<'_> {
     pub(super) fn expire_parts(&mut self) -> Result<()> {
         for name in self.layout.parts.names()? {
             let name = name?;
-            let Some(digest) = claim::digest_of(&name) else {
+            let Some(digest) = part_names::digest_of(&name) else {
                 continue;
             };
             // They are one: lock and state only count where there is no part.

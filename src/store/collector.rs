@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::claim::PartNames;
 use super::layout::Layout;
+use super::part_names::PartNames;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::sys::{Aside, Filesystem, Lock, LockMode};

@@ -1,14 +1,25 @@
 //! The bytes of `index.json`: pure, so that it can be fuzzed.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::refs::Ref;
 use crate::oci::{Descriptor, MediaType};
 
 /// The annotations that carry a ref's name: the image specification's, which skopeo and umoci read,
 /// and containerd's. Both are written; either is understood.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// An entry of `index.json`: a name for an image, and a root of the collector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Ref {
+    /// The name; other tools write entries without one, which keep blobs alive all the same.
+    pub name: Option<String>,
+    /// The index or manifest that it names.
+    pub descriptor: Descriptor,
+}
 
 /// `index.json` as it is on disk. Whatever other tools put there is kept as it was.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,7 +19,7 @@
 
 mod blob;
 mod check;
-pub(crate) mod claim;
+mod claim;
 mod closure;
 pub(crate) mod collector;
 #[cfg(any(test, fuzzing))]
@@ -33,6 +33,7 @@ mod lease_record;
 pub(crate) mod leases;
 mod line;
 mod part;
+pub(crate) mod part_names;
 mod part_state;
 mod ranges;
 pub(crate) mod refs;
@@ -46,11 +47,11 @@ pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::Part;
-pub use refs::Ref;
 pub use usage::{Amount, ImageUsage, Usage};
 
 pub(crate) use layout::Layout;

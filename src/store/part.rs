@@ -3,10 +3,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::claim::PartNames;
 use super::ingest::{BLOB_MODE, place_aside};
 use super::layout::Layout;
 use super::lease::Pinned;
+use super::part_names::PartNames;
 use super::part_state::{self, PartState};
 use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};

@@ -1,9 +1,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::index_file::IndexFile;
+use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use crate::error::{Error, IoContext, Result};
@@ -14,17 +12,6 @@ use crate::sys::{Aside, Lock, LockMode};
 const MAX_INDEX: u64 = 256 * 1024 * 1024;
 /// How long anybody waits to change `index.json`, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// An entry of `index.json`: a name for an image, and a root of the collector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Ref {
-    /// The name; other tools write entries without one, which keep blobs alive all the same.
-    pub name: Option<String>,
-    /// The index or manifest that it names.
-    pub descriptor: Descriptor,
-}
 
 /// Reads `index.json`.
 pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {

@@ -6,8 +6,9 @@ use std::ops::AddAssign;
 use serde::Serialize;
 
 use super::closure::{Role, closure};
+use super::index_file::Ref;
 use super::layout::Layout;
-use super::refs::{self, Ref};
+use super::refs;
 use crate::error::Result;
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{Dir, Meta};
