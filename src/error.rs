@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use show::{Chain, Messages, Space, Subject};
+use show::{Chain, Each, Line, Messages, Space, Subject};
 
 use crate::oci::Digest;
 
@@ -315,6 +315,51 @@ pub enum Error {
         reason: String,
     },
 
+    /// Every server that has the image failed: its mirrors, and where it comes from.
+    #[error("no server could be used: {}", Each(errors))]
+    Endpoints {
+        /// Why each failed, in the order they were asked: the last is where the image comes from.
+        errors: Vec<Error>,
+    },
+
+    /// A name or an address leads to where no registry is: link-local, or a cloud's metadata.
+    #[error("will not connect to {url}: {address} {reason}")]
+    RefusedAddress {
+        /// The address that was asked for, without credentials.
+        url: String,
+        /// What it leads to.
+        address: std::net::IpAddr,
+        /// Why not there.
+        reason: &'static str,
+    },
+
+    /// The settings forbid to pull from a registry.
+    #[error("{name} is blocked by {}", path.display())]
+    Blocked {
+        /// The image.
+        name: String,
+        /// The file that says so.
+        path: PathBuf,
+    },
+
+    /// The address of a proxy makes no sense. It is not repeated, since it may have a password in it.
+    #[error("the address of the proxy cannot be used: it is {reason}")]
+    InvalidProxy {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A settings file cannot be used.
+    #[error("cannot use {}{}: {reason}", path.display(), Line(*line))]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// The line in it, counted from 1, where it can be told.
+        line: Option<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// Credentials are missing, or were refused.
     #[error("{registry} did not let us in: {reason}")]
     Unauthorized {
@@ -366,7 +411,8 @@ impl Error {
         match self {
             Error::InvalidDigest { .. }
             | Error::InvalidReference { .. }
-            | Error::InvalidPlatform { .. } => ErrorKind::InvalidInput,
+            | Error::InvalidPlatform { .. }
+            | Error::InvalidProxy { .. } => ErrorKind::InvalidInput,
             Error::Damaged { .. } | Error::UnreadableRoot { .. } => ErrorKind::Damage,
             Error::RefNotFound { .. }
             | Error::BlobNotFound { .. }
@@ -379,7 +425,16 @@ impl Error {
             Error::Network { .. }
             | Error::Registry { .. }
             | Error::BadResponse { .. }
+            | Error::RefusedAddress { .. }
             | Error::UnusableRange { .. } => ErrorKind::Network,
+            // Wrong bytes anywhere are worth more attention than a server that is away.
+            Error::Endpoints { errors } => {
+                let mut kinds = errors.iter().map(Error::kind);
+                match kinds.clone().any(|kind| kind == ErrorKind::Mismatch) {
+                    true => ErrorKind::Mismatch,
+                    false => kinds.next_back().unwrap_or(ErrorKind::Network),
+                }
+            }
             Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => ErrorKind::Mismatch,
             Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
             Error::NoStore { .. } => ErrorKind::NoStore,

@@ -198,7 +198,7 @@ Examples:
 pub(crate) struct Pull {
     /// The images
     #[arg(value_name = "REF", required = true)]
-    pub(crate) images: Vec<Reference>,
+    pub(crate) images: Vec<String>,
 
     /// The platform, where there are several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -215,6 +215,10 @@ pub(crate) struct Pull {
     /// Speak HTTP without TLS with the registries of these images
     #[arg(long)]
     pub(crate) plain_http: bool,
+
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// When the registry is asked.
