@@ -1,6 +1,5 @@
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -11,11 +10,16 @@ use reqwest::{Method, StatusCode};
 
 use super::answer::Answer;
 use super::challenge::Challenge;
-use super::origin::{Origin, Scheme, registry_url, shown};
+use super::fallback::{Attempts, Ledger};
+use super::origin::{Origin, shown};
 use super::range::number;
+use super::relay::Relay;
 use super::session::{Door, Sessions};
-use super::transport::{Settings, Transport};
-use super::{Anonymous, AuthProvider, BlobBody, ByteRange, RawManifest, RegistryPull, body};
+use super::settings::{Endpoint, Step};
+use super::transport::{Connections, Transport};
+use super::{
+    BlobBody, ByteRange, HttpRegistryBuilder, RawManifest, RegistryPull, RegistrySettings, body,
+};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, MAX_DOCUMENT_SIZE, MediaType, Reference};
 
@@ -40,70 +44,126 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// # Ok(()) }
 /// ```
 pub struct HttpRegistry {
+    registries: Arc<Registries>,
+}
+
+/// What all requests share, also those that a body makes when it goes on elsewhere.
+pub(super) struct Registries {
     plain_http: BTreeSet<String>,
-    transport: Transport,
+    settings: Arc<RegistrySettings>,
+    connections: Arc<Connections>,
     sessions: Sessions,
+    pub(super) ledger: Arc<Ledger>,
+    /// Where to ask, by registry and repository, and by whether the name has a digest.
+    steps: Mutex<HashMap<(String, String, bool), Arc<[Step]>>>,
 }
 
 impl HttpRegistry {
     /// The settings of a client, to be changed before it is made.
     pub fn builder() -> HttpRegistryBuilder {
-        HttpRegistryBuilder {
-            plain_http: BTreeSet::new(),
-            auth: Arc::new(Anonymous),
-            settings: Settings {
-                user_agent: concat!("layerstore/", env!("CARGO_PKG_VERSION")).to_owned(),
-                connect_timeout: Duration::from_secs(10),
-                read_timeout: Duration::from_secs(30),
-            },
-        }
+        HttpRegistryBuilder::new()
+    }
+}
+
+impl Registries {
+    pub(super) fn client(
+        plain_http: BTreeSet<String>,
+        settings: Arc<RegistrySettings>,
+        connections: Connections,
+        sessions: Sessions,
+    ) -> HttpRegistry {
+        let registries = Registries {
+            plain_http,
+            settings,
+            connections: Arc::new(connections),
+            sessions,
+            ledger: Arc::default(),
+            steps: Mutex::default(),
+        };
+        HttpRegistry { registries: Arc::new(registries) }
     }
 
-    /// Asks the registry of `image` for something in its repository, and proves who we are when
-    /// it wants to know: once, since a registry that refuses what it has just asked for will
-    /// refuse it again.
+    /// The servers to ask for what `digest` names, or else for what the name stands for.
+    async fn attempts(&self, image: &Reference, digest: Option<&Digest>) -> Result<Attempts> {
+        let digested = image.digest().is_some();
+        let key = (image.registry().to_owned(), image.repository().to_owned(), digested);
+        // Nothing that holds this lock can leave the map half changed.
+        let known = self.steps.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let steps = match known {
+            Some(steps) => steps,
+            None => {
+                let (settings, image) = (Arc::clone(&self.settings), image.clone());
+                let plain = self.plain_http.contains(image.registry());
+                let steps: Arc<[Step]> =
+                    super::puller::blocking(move || settings.steps(&image, plain)).await?.into();
+                let mut all = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(key, Arc::clone(&steps));
+                steps
+            }
+        };
+        // The names of its own are part of what a server is asked for, and not of who it is.
+        let named = |step: &Step| {
+            let (registry, repository) = (&step.endpoint.image, step.endpoint.image.repository());
+            let mut step = step.clone();
+            step.endpoint.image =
+                image.elsewhere(registry.registry().to_owned(), repository.to_owned());
+            step
+        };
+        let steps: Vec<_> = steps.iter().map(named).collect();
+        Ok(self.ledger.attempts(&steps, image, digest))
+    }
+
+    /// Asks a server for something in the image's repository, and proves who we are when it wants
+    /// to know: once, since a registry that refuses what it has just asked for will refuse it
+    /// again.
     async fn ask(
         &self,
+        endpoint: &Endpoint,
         method: Method,
-        image: &Reference,
         path: &str,
         headers: &HeaderMap,
     ) -> Result<Answer> {
-        let unusable = || Error::InvalidReference {
-            text: image.to_string(),
-            reason: "its registry is not a host that can be connected to".to_owned(),
-        };
-        let plain = self.plain_http.contains(image.registry());
-        let scheme = if plain { Scheme::Http } else { Scheme::Https };
-        let mut url = registry_url(scheme, image.registry()).ok_or_else(unusable)?;
-        url.set_path(&format!("/v2/{}/{path}", image.repository()));
-        let origin = Origin::of(&url).ok_or_else(unusable)?;
-        let door = Door { transport: &self.transport, origin: &origin, image };
+        let url = endpoint.url(path);
+        let (origin, image) = (&endpoint.origin, &endpoint.image);
+        let transport = Transport::to(&self.connections, endpoint);
+        let door = Door { transport: &transport, origin, image };
 
         let known = self.sessions.current(&door).await?;
-        let answer = self.transport.follow(&method, &url, headers, known.as_ref()).await?;
-        if !asks_for_proof(&answer, &origin) {
+        let answer = transport.follow(&method, &url, headers, known.as_ref()).await?;
+        if !asks_for_proof(&answer, origin) {
             return Ok(answer);
         }
-        let challenge = Challenge::choose(answer.challenges(), &origin)
+        let challenge = Challenge::choose(answer.challenges(), origin)
             .map_err(|why| door.closed(format!("it {why}")))?;
         answer.discard().await;
         let proof = self.sessions.answer(&door, challenge, known.as_ref()).await?;
-        let answer = self.transport.follow(&method, &url, headers, Some(&proof)).await?;
-        match asks_for_proof(&answer, &origin) {
+        let answer = transport.follow(&method, &url, headers, Some(&proof)).await?;
+        match asks_for_proof(&answer, origin) {
             true => Err(door.refused(Some(&proof), &answer.into_messages().await)),
             false => Ok(answer),
         }
     }
 
     async fn head_manifest(&self, image: &Reference) -> Result<Descriptor> {
+        let mut attempts = self.attempts(image, image.digest()).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.head_manifest_at(&endpoint).await {
+                Ok(found) => return Ok(found),
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn head_manifest_at(&self, endpoint: &Endpoint) -> Result<Descriptor> {
+        let image = &endpoint.image;
         let path = manifest_path(image, None);
-        let answer = self.ask(Method::HEAD, image, &path, &accept_manifests()).await?;
+        let answer = self.ask(endpoint, Method::HEAD, &path, &accept_manifests()).await?;
         match answer.status().as_u16() {
             200 => {}
             // Only the answer to a GET can say more.
             408 | 429 | 500 | 502..=504 => return Err(answer.into_error().await),
-            _ => return Ok(self.get_manifest(image, None).await?.descriptor()),
+            _ => return Ok(self.get_manifest_at(endpoint, None).await?.descriptor()),
         }
         let size = answer.header(CONTENT_LENGTH).and_then(number);
         let media_type = answer.header(CONTENT_TYPE).map(MediaType::new);
@@ -111,7 +171,7 @@ impl HttpRegistry {
             (content_digest(&answer)?, size, media_type)
         else {
             // A registry need not tell (distribution specification, "Checking if content exists").
-            return Ok(self.get_manifest(image, None).await?.descriptor());
+            return Ok(self.get_manifest_at(endpoint, None).await?.descriptor());
         };
         if size > MAX_DOCUMENT_SIZE {
             let what = format!("the answer of {}", shown(&answer.url));
@@ -131,8 +191,27 @@ impl HttpRegistry {
         image: &Reference,
         digest: Option<&Digest>,
     ) -> Result<RawManifest> {
+        let mut attempts = self.attempts(image, digest.or(image.digest())).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.get_manifest_at(&endpoint, digest).await {
+                Ok(found) => {
+                    self.ledger.served(image, &found.digest, &endpoint);
+                    return Ok(found);
+                }
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn get_manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        digest: Option<&Digest>,
+    ) -> Result<RawManifest> {
+        let image = &endpoint.image;
         let path = manifest_path(image, digest);
-        let answer = self.ask(Method::GET, image, &path, &accept_manifests()).await?;
+        let answer = self.ask(endpoint, Method::GET, &path, &accept_manifests()).await?;
         if answer.status() != StatusCode::OK {
             return Err(unexpected(answer).await);
         }
@@ -154,8 +233,34 @@ impl HttpRegistry {
     }
 
     async fn get_blob(
-        &self,
+        self: &Arc<Self>,
         image: &Reference,
+        blob: &Descriptor,
+        range: Option<ByteRange>,
+    ) -> Result<BlobBody> {
+        let mut attempts = self.attempts(image, Some(&blob.digest)).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.get_blob_at(&endpoint, blob, range).await {
+                Ok(body) => {
+                    self.ledger.served(image, &blob.digest, &endpoint);
+                    if attempts.is_over() {
+                        return Ok(body);
+                    }
+                    // A server that ignores ranges sends more than was asked for.
+                    let end = range.filter(|range| range.start == body.start);
+                    let end = end.and_then(|range| range.end).unwrap_or(blob.size);
+                    let (registries, image, blob) = (Arc::clone(self), image.clone(), blob.clone());
+                    return Ok(Relay { registries, attempts, image, blob }.over(body, end));
+                }
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    pub(super) async fn get_blob_at(
+        &self,
+        endpoint: &Endpoint,
         blob: &Descriptor,
         range: Option<ByteRange>,
     ) -> Result<BlobBody> {
@@ -175,8 +280,8 @@ impl HttpRegistry {
             headers.extend(HeaderValue::try_from(text).map(|value| (RANGE, value)));
             wanted = Some(bytes);
         }
-        let answer =
-            self.ask(Method::GET, image, &format!("blobs/{}", blob.digest), &headers).await?;
+        let path = format!("blobs/{}", blob.digest);
+        let answer = self.ask(endpoint, Method::GET, &path, &headers).await?;
         match (answer.status().as_u16(), wanted) {
             (200, _) => body::whole(answer, blob.size),
             (206, Some(wanted)) => body::part(answer, wanted, blob.size),
@@ -190,7 +295,7 @@ impl HttpRegistry {
 
 impl RegistryPull for HttpRegistry {
     fn resolve<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Descriptor>> {
-        self.head_manifest(reference).boxed()
+        self.registries.head_manifest(reference).boxed()
     }
 
     fn manifest<'a>(
@@ -198,7 +303,7 @@ impl RegistryPull for HttpRegistry {
         reference: &'a Reference,
         digest: Option<&'a Digest>,
     ) -> BoxFuture<'a, Result<RawManifest>> {
-        self.get_manifest(reference, digest).boxed()
+        self.registries.get_manifest(reference, digest).boxed()
     }
 
     fn blob<'a>(
@@ -207,62 +312,24 @@ impl RegistryPull for HttpRegistry {
         blob: &'a Descriptor,
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>> {
-        self.get_blob(reference, blob, range).boxed()
-    }
-}
-
-/// The settings of an [`HttpRegistry`]; what [`HttpRegistry::builder`] makes.
-#[must_use]
-pub struct HttpRegistryBuilder {
-    plain_http: BTreeSet<String>,
-    auth: Arc<dyn AuthProvider>,
-    settings: Settings,
-}
-
-impl HttpRegistryBuilder {
-    /// Speaks HTTP without TLS with this registry, named as in [`Reference::registry`]. All others
-    /// are spoken to by TLS, those on this machine too: nothing falls back to less by itself.
-    pub fn plain_http(mut self, registry: impl Into<String>) -> Self {
-        self.plain_http.insert(registry.into());
-        self
+        self.registries.get_blob(reference, blob, range).boxed()
     }
 
-    /// Who to be at which registry. Default: [`Anonymous`].
-    pub fn auth(mut self, provider: impl AuthProvider + 'static) -> Self {
-        self.auth = Arc::new(provider);
-        self
+    fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
+        let ledger = &self.registries.ledger;
+        ledger.distrust(reference, &blob.digest);
+        let all = self.registries.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (
+            reference.registry().to_owned(),
+            reference.repository().to_owned(),
+            reference.digest().is_some(),
+        );
+        let steps = all.get(&key).map(|steps| &steps[..]).unwrap_or_default();
+        ledger.attempts(steps, reference, Some(&blob.digest)).next().is_some()
     }
 
-    /// The `User-Agent`. Default: `layerstore/VERSION`.
-    pub fn user_agent(mut self, text: impl Into<String>) -> Self {
-        self.settings.user_agent = text.into();
-        self
-    }
-
-    /// How long connecting may take, TLS included. Default: 10 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a server may take to begin its answer, and to send the next bytes of a body.
-    /// Default: 30 s.
-    pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.read_timeout = timeout;
-        self
-    }
-
-    /// Makes the client; it connects when it is asked for something.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Network`] where a setting is unusable, as a user agent with a line break in it.
-    pub fn build(self) -> Result<HttpRegistry> {
-        Ok(HttpRegistry {
-            plain_http: self.plain_http,
-            transport: Transport::new(self.settings)?,
-            sessions: Sessions::new(self.auth),
-        })
+    fn origins(&self, reference: &Reference, blob: &Descriptor) -> Vec<Origin> {
+        self.registries.ledger.origins(reference, &blob.digest)
     }
 }
 

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Origin;
 use crate::oci::Digest;
 
 /// Something that happened during a pull.
@@ -53,6 +54,13 @@ pub enum Event {
         done: u64,
         /// Who it is, as far as can be told.
         holder: String,
+    },
+    /// It is known which servers a blob came from.
+    Served {
+        /// The blob.
+        digest: Digest,
+        /// The servers, in the order they were asked: more than one where one broke off.
+        origins: Vec<Origin>,
     },
     /// A blob is in place.
     Finished {

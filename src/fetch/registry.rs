@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::ByteRange;
+use super::{ByteRange, Origin};
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, MediaType, Reference};
 
@@ -51,6 +51,19 @@ pub trait RegistryPull: Send + Sync {
         blob: &'a Descriptor,
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>>;
+
+    /// Hears that the bytes of `blob` that came from here were not those of its digest. Says
+    /// whether there is somebody else to ask, so that it is worth beginning again.
+    fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
+        let _ = (reference, blob);
+        false
+    }
+
+    /// The servers that `blob` came from so far, in the order they were asked.
+    fn origins(&self, reference: &Reference, blob: &Descriptor) -> Vec<Origin> {
+        let _ = (reference, blob);
+        Vec::new()
+    }
 }
 
 /// A manifest or an index as it came, not yet parsed.

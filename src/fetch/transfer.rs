@@ -107,20 +107,37 @@ impl Transfer<'_> {
         let resumed = part.len();
         let (digest, size) = (self.blob.digest, self.blob.size);
         self.pull.tell(Event::Started { digest, size, resumed });
-        let error = match self.complete(part).await {
-            Ok(()) => return Ok(Arrival::Fetched { resumed }),
+        let mut error = match self.complete(part).await {
+            Ok(()) => return Ok(self.arrived(resumed)),
             Err(error) => error,
         };
-        if resumed == 0 || !matches!(error, Error::DigestMismatch { .. }) {
-            return Err(error);
+        // What an earlier download left may not be what it should be, after a power cut for
+        // example: the blob itself has not been refuted. The bytes are gone now.
+        let mut worth_it = resumed > 0;
+        while matches!(error, Error::DigestMismatch { .. })
+            && (worth_it || self.pull.registry().distrust(self.pull.reference(), self.blob))
+        {
+            worth_it = false;
+            self.pull.tell_retry(digest, Duration::ZERO, &error);
+            let Some(part) = hold(self.pull, &self.pinned).await? else {
+                return Ok(Arrival::Waited);
+            };
+            error = match (self.complete(part).await, error) {
+                (Ok(()), _) => return Ok(self.arrived(0)),
+                (Err(again @ Error::DigestMismatch { .. }), _) => again,
+                (Err(other), error) if resumed == 0 => {
+                    Error::Endpoints { errors: vec![error, other] }
+                }
+                (Err(other), _) => other,
+            };
         }
-        // What an earlier download left was not what it should be, after a power cut for example.
-        // It is gone now; the blob itself has not been refuted.
-        self.pull.tell_retry(digest, Duration::ZERO, &error);
-        match hold(self.pull, &self.pinned).await? {
-            Some(part) => self.complete(part).await.map(|()| Arrival::Fetched { resumed: 0 }),
-            None => Ok(Arrival::Waited),
-        }
+        Err(error)
+    }
+
+    fn arrived(&self, resumed: u64) -> Arrival {
+        let origins = self.pull.registry().origins(self.pull.reference(), self.blob);
+        self.pull.tell(Event::Served { digest: self.blob.digest, origins });
+        Arrival::Fetched { resumed }
     }
 
     /// Downloads what is missing and commits.

@@ -41,6 +41,12 @@ impl Reference {
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
+
+    /// The same image under the name that another server has for it.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn elsewhere(&self, registry: String, repository: String) -> Reference {
+        Reference { registry, repository, tag: self.tag.clone(), digest: self.digest }
+    }
 }
 
 impl fmt::Display for Reference {

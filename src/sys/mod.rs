@@ -5,6 +5,8 @@
 //! so that nobody who swaps a part of a path can lead the store outside its root.
 
 mod aside;
+#[cfg(feature = "fetch")]
+mod config;
 mod dir;
 mod filesystem;
 mod lock;
@@ -12,6 +14,8 @@ mod map;
 mod sync;
 
 pub(crate) use aside::Aside;
+#[cfg(feature = "fetch")]
+pub(crate) use config::{list_config, read_config};
 pub(crate) use dir::{Dir, Meta};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};

@@ -199,7 +199,7 @@ Examples:
 pub(crate) struct Pull {
     /// The images
     #[arg(value_name = "REF", required = true)]
-    pub(crate) images: Vec<Reference>,
+    pub(crate) images: Vec<String>,
 
     /// The platform, where there are several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -228,6 +228,10 @@ pub(crate) struct Pull {
     /// How many bytes of blobs a pull takes in a second, as 500k or 20M
     #[arg(long, value_name = "RATE", value_parser = values::size)]
     pub(crate) limit_rate: Option<u64>,
+
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// When the registry is asked.

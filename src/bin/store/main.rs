@@ -17,6 +17,7 @@ mod logging;
 mod names;
 mod output;
 mod progress;
+mod registries;
 mod root;
 mod values;
 

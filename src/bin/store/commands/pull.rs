@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller};
+use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller, RegistrySettings};
 use layerstore::oci::PlatformChoice;
 use layerstore::{BlobStore, Error, Reference};
 use serde::Serialize;
@@ -16,18 +16,22 @@ use crate::args::{Policy, Progress, Pull};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::progress::PullProgress;
+use crate::registries;
 
 /// How long threads that write to the disk may take to end after a signal or an error.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
 pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Output) -> Outcome {
+    let settings = registries::settings(args.ca_file.as_deref())?;
+    let images: Vec<Reference> =
+        args.images.iter().map(|name| settings.expand(name).parse()).collect::<Result<_, _>>()?;
     let store = match args.policy {
         Policy::Never => place.open()?,
         Policy::Always | Policy::Missing => place.open_or_init()?,
     };
     warn_of_network(&store, out)?;
     let progress = PullProgress::start(progress, out.messages());
-    let puller = Puller::new(store, Arc::new(registry(&args)?))
+    let puller = Puller::new(store, Arc::new(registry(settings, &args, &images)?))
         .platform(platform(&args))
         .policy(policy(args.policy))
         .connections(args.max_connections.get())
@@ -37,7 +41,7 @@ pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Outpu
         None => puller,
     };
     let runtime = runtime()?;
-    let outcome = runtime.block_on(pull_all(&puller, &args.images, &progress, out));
+    let outcome = runtime.block_on(pull_all(&puller, &images, &progress, out));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
 }
@@ -53,9 +57,14 @@ fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn registry(args: &Pull) -> Result<HttpRegistry, Failure> {
-    let plain = args.images.iter().filter(|_| args.plain_http).map(Reference::registry);
-    let builder = plain.fold(HttpRegistry::builder(), |builder, host| builder.plain_http(host));
+fn registry(
+    settings: RegistrySettings,
+    args: &Pull,
+    images: &[Reference],
+) -> Result<HttpRegistry, Failure> {
+    let plain = images.iter().filter(|_| args.plain_http).map(Reference::registry);
+    let builder =
+        plain.fold(registries::client(settings)?, |builder, host| builder.plain_http(host));
     Ok(builder.build()?)
 }
 
