@@ -76,6 +76,11 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
             names.unlink(layout)?;
             return Ok(Claim::Committed);
         }
+        // Some manifest gives the digest a smaller size. Whichever is wrong, another download's
+        // bytes are not this one's to throw away.
+        if layout.parts.meta(&names.part)?.is_some_and(|meta| meta.len > pinned.size()) {
+            return Part::private(layout, pinned).map(Claim::Held);
+        }
         let file = open_part(layout, &names)?;
         let storage = Storage::Named { file, names, _lock: lock };
         return Part::adopt(layout, pinned, storage).map(Claim::Held);
@@ -84,6 +89,12 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
 
 fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
     match layout.parts.meta(&names.part)? {
+        // Where a rename cannot refuse to replace, a crash between the link and the unlink that
+        // stand for it leaves a second name of a blob: never to be written to.
+        Some(meta) if meta.links > 1 => {
+            layout.parts.unlink(&names.state)?;
+            layout.parts.unlink(&names.part)?;
+        }
         // A crash between the change of mode and the rename leaves a part that cannot be written.
         Some(meta) if meta.mode & 0o600 != 0o600 => layout.parts.make_writable(&names.part)?,
         Some(_) => {}

@@ -70,6 +70,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
         let Some(line) = line.strip_suffix(b"\n") else {
             break;
         };
+        // A power cut may leave zeros where the lease of a process had lines. Such a lease is dead;
+        // one that lasts was synced before anybody relied on it.
+        let lasts = || records.iter().any(|record| matches!(record, Record::Until(_)));
+        if line.contains(&0) && !lasts() {
+            break;
+        }
         records.push(Record::parse(line).ok_or(records.len() + 1)?);
         taken += line.len() + 1;
     }
@@ -103,6 +109,15 @@ mod tests {
             let (records, taken) = parse(&text.as_bytes()[..cut]).unwrap();
             assert!(taken <= cut && records.len() < some().len());
         }
+    }
+
+    #[test]
+    fn zeros_end_the_lease_of_a_process_and_damage_one_that_lasts() {
+        let line = some()[1].to_line();
+        let (records, _) = parse(format!("{line}\0\0\0\n").as_bytes()).unwrap();
+        assert_eq!(records.len(), 1);
+        let lasting = format!("{}{line}\0\0\0\n", Record::Until(None).to_line());
+        assert_eq!(parse(lasting.as_bytes()), Err(3));
     }
 
     #[test]

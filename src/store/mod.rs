@@ -246,13 +246,14 @@ impl BlobStore {
         }))
     }
 
-    /// The refs, in the order of `index.json`.
+    /// The refs, in the order of `index.json`. Entries of other tools that are not understood are
+    /// left out; a check reports them, and a collection refuses to guess what they keep.
     ///
     /// # Errors
     ///
     /// [`Error::Damaged`] if `index.json` is missing or makes no sense, [`Error::Io`].
     pub fn refs(&self) -> Result<Vec<Ref>> {
-        refs::read(&self.layout)
+        refs::read_known(&self.layout)
     }
 
     /// The ref of a name.

@@ -73,10 +73,6 @@ impl Part {
             return Err(error);
         }
         let found = sys::Meta::of(part.file()).context("look at", &path)?;
-        if found.len > pinned.size() {
-            part.restart()?;
-            return Ok(part);
-        }
         let noted = match &part.storage {
             Storage::Named { names, .. } => part_state::read(&layout.parts, &names.state)?,
             Storage::Private(_) => None,
@@ -170,6 +166,11 @@ impl Part {
         if place.end > self.reserved {
             self.reserve(place.end, &path)?;
         }
+        // Before anything is written beyond a gap: without an account, the whole length counts.
+        if place.start != self.first_gap() && self.state.is_none() {
+            self.keep_state()?;
+            self.note()?;
+        }
         sys::write_at(self.file(), bytes, place.start, &path)?;
         if place.start == self.hashed {
             self.hasher.update(bytes);
@@ -177,7 +178,9 @@ impl Part {
         }
         self.unnoted += bytes.len() as u64;
         self.ranges.insert(place);
-        self.note()?;
+        if self.unnoted >= NOTE {
+            self.note()?;
+        }
         let end = self.first_gap();
         if end.saturating_sub(self.written_back) >= WRITEBACK {
             let (start, len) = (self.written_back, end - self.written_back);
@@ -210,16 +213,8 @@ impl Part {
         Ok(())
     }
 
-    /// Keeps account of what is there as soon as that is not simply the beginning.
+    /// Writes down what is there, where an account is kept.
     fn note(&mut self) -> Result<()> {
-        if self.state.is_none() {
-            if !self.ranges.has_gap() {
-                return Ok(());
-            }
-            self.keep_state()?;
-        } else if self.unnoted < NOTE {
-            return Ok(());
-        }
         self.unnoted = 0;
         match &mut self.state {
             Some(state) => state.note(&self.ranges),

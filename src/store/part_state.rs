@@ -39,16 +39,17 @@ impl PartState {
     }
 }
 
-/// What the account says; `None` if there is none. One of which no line is good says nothing.
+/// What the account says. `None` if there is none, or none of its lines is good: the first is
+/// written before the first byte beyond a gap, so until then there is no gap.
 pub(crate) fn read(dir: &Dir, name: &str) -> Result<Option<Ranges>> {
     let bytes = read_small(dir, name, MAX_STATE)?;
-    Ok(bytes.map(|bytes| parse(&bytes)))
+    Ok(bytes.and_then(|bytes| parse(&bytes)))
 }
 
 /// The last good line of an account.
-pub(crate) fn parse(bytes: &[u8]) -> Ranges {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Ranges> {
     let lines = bytes.rsplit(|byte| *byte == b'\n');
-    lines.filter_map(line::open).find_map(parse_line).unwrap_or_default()
+    lines.filter_map(line::open).find_map(parse_line)
 }
 
 fn parse_line(text: &str) -> Option<Ranges> {
@@ -81,7 +82,7 @@ mod tests {
         assert_eq!(read(&dir, "x").unwrap(), Some(ranges.clone()));
         // A writer that died in the middle of a line.
         std::fs::write(temp.path().join("x"), "bytes 0-10 0\nnonsense\nbytes 0-9").unwrap();
-        assert_eq!(read(&dir, "x").unwrap(), Some(Ranges::default()));
+        assert_eq!(read(&dir, "x").unwrap(), None);
         PartState::open(&dir, "x").unwrap().note(&ranges).unwrap();
         // The torn line spoils the one that was appended to it, and the next is good again.
         PartState::open(&dir, "x").unwrap().note(&ranges).unwrap();
@@ -93,7 +94,7 @@ mod tests {
         fn parsing_never_panics(bytes: Vec<u8>, text in "bytes [0-9,-]{0,60}") {
             let _ = parse(&bytes);
             let ranges = parse(line::seal(&text).as_bytes());
-            let _ = ranges.total();
+            let _ = ranges.map(|ranges| ranges.total());
         }
     }
 }

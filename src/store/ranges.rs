@@ -64,11 +64,6 @@ impl Ranges {
         Ranges(cut.filter(|range| !range.is_empty()).collect())
     }
 
-    /// Whether the set is not simply everything below some offset.
-    pub(crate) fn has_gap(&self) -> bool {
-        self.0.len() > 1 || self.0.first().is_some_and(|range| range.start > 0)
-    }
-
     /// The ranges, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
         self.0.iter()
@@ -107,8 +102,6 @@ mod tests {
             proptest::prop_assert!(found.is_sorted_by(|a, b| a.end < b.start));
             let all: Vec<_> = ranges.iter().collect();
             proptest::prop_assert!(all.is_sorted_by(|a, b| a.end < b.start));
-            let first = plain.iter().position(|x| !x).unwrap();
-            proptest::prop_assert_eq!(ranges.has_gap(), plain[first..].contains(&true));
         }
     }
 }

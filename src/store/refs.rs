@@ -19,6 +19,11 @@ pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
     index.refs().map_err(|reason| damaged(layout, reason))
 }
 
+/// Reads what of `index.json` is understood: entries that only their writer knows hide no others.
+pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
+    Ok(read_index(layout)?.known_refs())
+}
+
 /// Reads `index.json` and makes what was read survive a power cut: the collector must not delete
 /// what a ref would name again after one.
 ///
@@ -74,13 +79,19 @@ pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descript
 /// Gives an image a second name.
 pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
     let target = pin(layout, lease, source)?;
+    // Another tool may have written the source, and have synced nothing.
+    for algorithm in Algorithm::ALL {
+        if let Some(dir) = layout.algorithm(algorithm)? {
+            dir.sync()?;
+        }
+    }
     update(layout, |index| index.set(name, &target))?;
     Ok(target)
 }
 
 /// The ref of a name.
 pub(crate) fn find(layout: &Layout, name: &str) -> Result<Ref> {
-    read(layout)?
+    read_known(layout)?
         .into_iter()
         .find(|entry| entry.name.as_deref() == Some(name))
         .ok_or_else(|| Error::RefNotFound { name: name.to_owned() })

@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use super::structure::finding;
 use super::{CheckReport, DamageKind, Finding, Findings};
 use crate::error::Result;
-use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS};
+use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS, MediaType};
 use crate::store::blob::read_document;
 use crate::store::layout::Layout;
 use crate::store::{Ref, refs};
@@ -130,6 +130,12 @@ impl<'a> Walk<'a> {
         below
     }
 
+    /// A config or a layer: made of nothing else, whatever its media type says.
+    fn visit_leaf(&mut self, descriptor: &Descriptor, what: &str) -> Below {
+        let leaf = Descriptor::new(MediaType::new(""), descriptor.digest, descriptor.size);
+        self.visit(&leaf, what, 1)
+    }
+
     fn visit_new(&mut self, descriptor: &Descriptor, what: &str, depth: usize) -> Below {
         let digest = descriptor.digest;
         let broken = Below { present: true, whole: false, missing: Vec::new() };
@@ -197,7 +203,7 @@ impl<'a> Walk<'a> {
                 let mut below = Below { present: true, whole: true, missing: Vec::new() };
                 let layers = manifest.layers.iter().map(|layer| (layer, "layer"));
                 for (child, what) in std::iter::once((&manifest.config, "config")).chain(layers) {
-                    let child = self.visit(child, what, depth + 1);
+                    let child = self.visit_leaf(child, what);
                     below.whole &= child.whole;
                     below.missing.extend(child.missing);
                 }
