@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures_util::future::BoxFuture;
 use reqwest::header::{
     ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
 use super::challenge::Challenge;
@@ -62,7 +63,9 @@ impl HttpRegistry {
     /// Asks the registry of `image` for something in its repository, and proves who we are when
     /// it wants to know: once, since a registry that refuses what it has just asked for will
     /// refuse it again.
-    async fn ask(
+    ///
+    /// `path` is what follows the name of the repository, with its query if it has one.
+    pub(super) async fn ask(
         &self,
         method: Method,
         image: &Reference,
@@ -73,10 +76,11 @@ impl HttpRegistry {
             text: image.to_string(),
             reason: "its registry is not a host that can be connected to".to_owned(),
         };
-        let plain = self.plain_http.contains(image.registry());
-        let scheme = if plain { Scheme::Http } else { Scheme::Https };
+        let scheme = if self.is_plain(image) { Scheme::Http } else { Scheme::Https };
         let mut url = registry_url(scheme, image.registry()).ok_or_else(unusable)?;
+        let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
         url.set_path(&format!("/v2/{}/{path}", image.repository()));
+        url.set_query(query);
         let origin = Origin::of(&url).ok_or_else(unusable)?;
         let door = Door { transport: &self.transport, origin: &origin, image };
 
@@ -126,7 +130,7 @@ impl HttpRegistry {
         }
     }
 
-    async fn get_manifest(
+    pub(super) async fn get_manifest(
         &self,
         image: &Reference,
         digest: Option<&Digest>,
@@ -159,27 +163,61 @@ impl HttpRegistry {
         blob: &Descriptor,
         range: Option<ByteRange>,
     ) -> Result<BlobBody> {
-        let mut headers = HeaderMap::new();
-        let mut wanted = None;
-        if let Some(range) = range {
-            let text = range.to_string();
-            let Some(bytes) = range.within(blob.size) else {
-                let reason = format!("the blob has {} bytes", blob.size);
-                return Err(Error::UnusableRange {
-                    url: blob.digest.to_string(),
-                    range: text,
-                    reason,
-                });
-            };
-            // A range is made of digits, which every header may have.
-            headers.extend(HeaderValue::try_from(text).map(|value| (RANGE, value)));
-            wanted = Some(bytes);
+        let wanted = BlobRequest::new(blob, range)?;
+        let elsewhere = match self.get_foreign(image, blob, &wanted).await {
+            Some(Err(error)) if !matches!(error, Error::UnusableRange { .. }) => Some(error),
+            Some(got) => return got,
+            None => None,
+        };
+        let path = format!("blobs/{}", blob.digest);
+        let answer = self.ask(Method::GET, image, &path, &wanted.headers).await?;
+        match (wanted.body(answer).await, elsewhere) {
+            // That the registry has no such layer is as it should be.
+            (Err(Error::Registry { status: 404, .. }), Some(error)) => Err(error),
+            (got, _) => got,
         }
-        let answer =
-            self.ask(Method::GET, image, &format!("blobs/{}", blob.digest), &headers).await?;
-        match (answer.status().as_u16(), wanted) {
-            (200, _) => body::whole(answer, blob.size),
-            (206, Some(wanted)) => body::part(answer, wanted, blob.size),
+    }
+
+    /// Whether the registry of `image` may be spoken to without TLS.
+    pub(super) fn is_plain(&self, image: &Reference) -> bool {
+        self.plain_http.contains(image.registry())
+    }
+
+    /// A request to wherever an address leads, without credentials.
+    pub(super) async fn ask_anybody(&self, url: &Url, headers: &HeaderMap) -> Result<Answer> {
+        self.transport.follow(&Method::GET, url, headers, None).await
+    }
+}
+
+/// What is wanted of a blob.
+pub(super) struct BlobRequest {
+    size: u64,
+    pub(super) headers: HeaderMap,
+    /// The bytes that are asked for, where that is not all of them.
+    bytes: Option<Range<u64>>,
+}
+
+impl BlobRequest {
+    fn new(blob: &Descriptor, range: Option<ByteRange>) -> Result<BlobRequest> {
+        let (size, mut headers) = (blob.size, HeaderMap::new());
+        let Some(range) = range else {
+            return Ok(BlobRequest { size, headers, bytes: None });
+        };
+        let text = range.to_string();
+        let Some(bytes) = range.within(size) else {
+            let (url, reason) = (blob.digest.to_string(), format!("the blob has {size} bytes"));
+            return Err(Error::UnusableRange { url, range: text, reason });
+        };
+        // A range is made of digits, which every header may have.
+        headers.extend(HeaderValue::try_from(text).map(|value| (RANGE, value)));
+        Ok(BlobRequest { size, headers, bytes: Some(bytes) })
+    }
+
+    /// The body of the answer, where it is what was asked for.
+    pub(super) async fn body(&self, answer: Answer) -> Result<BlobBody> {
+        match (answer.status().as_u16(), self.bytes.clone()) {
+            (200, _) => body::whole(answer, self.size),
+            (206, Some(wanted)) => body::part(answer, wanted, self.size),
             (416, Some(wanted)) => {
                 Err(body::unusable_range(&answer, wanted, "it answered 416, no such range"))
             }
@@ -208,6 +246,19 @@ impl RegistryPull for HttpRegistry {
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>> {
         self.get_blob(reference, blob, range).boxed()
+    }
+
+    fn tags<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Vec<String>>> {
+        self.list_tags(reference).boxed()
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        reference: &'a Reference,
+        subject: &'a Digest,
+        artifact_type: Option<&'a MediaType>,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        self.list_referrers(reference, subject, artifact_type).boxed()
     }
 }
 
@@ -274,7 +325,7 @@ fn asks_for_proof(answer: &Answer, registry: &Origin) -> bool {
 }
 
 /// The error of an answer whose status is none of those that were hoped for.
-async fn unexpected(answer: Answer) -> Error {
+pub(super) async fn unexpected(answer: Answer) -> Error {
     match answer.status().is_success() {
         true => answer.unusable(format!("its status {} makes no sense here", answer.status())),
         false => answer.into_error().await,

@@ -69,6 +69,11 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// Whether a text is a tag, as the distribution specification has it.
+    pub fn is_tag(text: &str) -> bool {
+        is_tag(text)
+    }
+
     /// Another tag of the same repository.
     #[cfg(feature = "fetch")]
     pub(crate) fn sibling(&self, tag: String) -> Reference {
