@@ -13,6 +13,7 @@ mod answer;
 mod auth;
 mod body;
 mod challenge;
+mod download;
 mod foreign;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -22,6 +23,7 @@ mod listing;
 mod local;
 mod lookup;
 mod origin;
+mod pace;
 mod plan;
 mod progress;
 mod pulled;
@@ -34,6 +36,7 @@ mod session;
 mod token;
 mod transfer;
 mod transport;
+mod work;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
 pub use http::{HttpRegistry, HttpRegistryBuilder};

@@ -2,8 +2,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::local::{self, Whole};
+use super::pace::RateLimit;
 use super::plan::{Plan, plan};
 use super::progress::{Event, Observer};
 use super::pulled::Pulled;
@@ -70,12 +72,14 @@ pub struct Puller {
     include_foreign: bool,
     retry: RetryPolicy,
     concurrency: usize,
+    connections: usize,
+    rate: Option<u64>,
     observer: Observer,
 }
 
 impl Puller {
     /// A puller with the defaults: this machine's platform, always asking the registry, six blobs
-    /// at a time.
+    /// at a time over at most eight connections.
     pub fn new(store: BlobStore, registry: Arc<dyn RegistryPull>) -> Puller {
         Puller {
             store,
@@ -86,6 +90,8 @@ impl Puller {
             include_foreign: false,
             retry: RetryPolicy::default(),
             concurrency: 6,
+            connections: 8,
+            rate: None,
             observer: Observer::default(),
         }
     }
@@ -134,6 +140,21 @@ impl Puller {
         self
     }
 
+    /// How many connections one pull has at a time for blobs; at least one. A large blob takes
+    /// several where one is slower than the line.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Puller {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// How many bytes of blobs one pull takes in a second; no limit by default.
+    #[must_use]
+    pub fn limit_rate(mut self, bytes_per_second: u64) -> Puller {
+        self.rate = Some(bytes_per_second);
+        self
+    }
+
     /// Who is told what happens.
     #[must_use]
     pub fn observer(mut self, observer: Observer) -> Puller {
@@ -152,7 +173,14 @@ impl Puller {
         let (store, holder) = (self.store.clone(), format!("pull {reference}"));
         let lease = blocking(move || store.lease(&holder)).await?;
         let budget = RetryBudget::new(self.retry.clone());
-        let pull = Pull { puller: self, reference, lease, budget };
+        let pull = Pull {
+            puller: self,
+            reference,
+            lease,
+            budget,
+            connections: Semaphore::new(self.connections),
+            rate: self.rate.map(RateLimit::new),
+        };
         let mut pulled = pull.run().await?;
         pulled.retries = pull.budget.used().into();
         pulled.seconds = started.elapsed().as_secs_f64();
@@ -166,6 +194,8 @@ pub(super) struct Pull<'a> {
     reference: &'a Reference,
     lease: Lease,
     budget: RetryBudget,
+    connections: Semaphore,
+    rate: Option<RateLimit>,
 }
 
 impl Pull<'_> {
@@ -203,6 +233,24 @@ impl Pull<'_> {
 
     pub(super) fn budget(&self) -> &RetryBudget {
         &self.budget
+    }
+
+    /// Waits for one of the pull's connections.
+    pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed, so this never fails.
+        self.connections.acquire().await.ok()
+    }
+
+    /// One of the pull's connections, if one is free.
+    pub(super) fn spare_connection(&self) -> Option<Option<SemaphorePermit<'_>>> {
+        self.connections.try_acquire().ok().map(Some)
+    }
+
+    /// Waits until so many bytes more may have come.
+    pub(super) async fn pay(&self, bytes: u64) {
+        if let Some(rate) = &self.rate {
+            rate.pay(bytes).await;
+        }
     }
 
     pub(super) fn tell(&self, event: Event) {
@@ -273,7 +321,9 @@ impl Pull<'_> {
             report.size += document.pinned.size();
             report.count(document.pinned.size(), document.fetched);
         }
-        report.size += blobs.iter().map(|(blob, _)| blob.size).sum::<u64>();
+        // Sizes are what a document declares, and may be absurd.
+        let add = |sum: u64, (blob, _): &(Descriptor, Pinned)| sum.saturating_add(blob.size);
+        report.size = blobs.iter().fold(report.size, add);
         let count = (documents.len() + blobs.len()) as u64;
         self.tell(Event::Planned { blobs: count, bytes: report.size });
 

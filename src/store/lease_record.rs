@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::line;
 use crate::oci::Digest;
 
 /// One line.
@@ -40,17 +41,11 @@ impl fmt::Display for Record {
 impl Record {
     /// The line, with its line feed.
     pub(crate) fn to_line(&self) -> String {
-        let text = self.to_string();
-        format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()))
+        line::seal(&self.to_string())
     }
 
     fn parse(line: &[u8]) -> Option<Record> {
-        let line = std::str::from_utf8(line).ok()?;
-        let (text, crc) = line.rsplit_once(' ')?;
-        if crc.len() != 8 || u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(text.as_bytes())
-        {
-            return None;
-        }
+        let text = line::open(line)?;
         let (kind, value) = text.split_once(' ')?;
         match kind {
             "holder" => Some(Record::Holder(value.to_owned())),

@@ -19,6 +19,7 @@
 
 mod blob;
 mod check;
+pub(crate) mod claim;
 mod closure;
 pub(crate) mod collector;
 #[cfg(any(test, fuzzing))]
@@ -30,8 +31,11 @@ mod layout;
 mod lease;
 mod lease_record;
 pub(crate) mod leases;
-pub(crate) mod part;
-mod refs;
+mod line;
+mod part;
+mod part_state;
+mod ranges;
+pub(crate) mod refs;
 mod usage;
 
 use std::path::Path;
@@ -40,11 +44,12 @@ use std::time::{Duration, SystemTime};
 
 pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
+pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
-pub use part::{Claim, Part, PartWatch};
+pub use part::Part;
 pub use refs::Ref;
 pub use usage::{Amount, ImageUsage, Usage};
 
@@ -178,7 +183,7 @@ impl BlobStore {
     /// [`Error::NotDurable`] if what was left there could not be relied on; it is discarded.
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn claim(&self, pinned: &Pinned) -> Result<Claim> {
-        part::claim(&self.layout, pinned)
+        claim::claim(&self.layout, pinned)
     }
 
     /// A part of this caller's alone, for a blob whose part is held by a process that has stopped

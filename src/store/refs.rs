@@ -32,14 +32,19 @@ pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
     index.refs().map_err(|reason| damaged(layout, reason))
 }
 
-/// Makes `index.json` as it is now survive a power cut, then reads it: the collector must not
-/// delete what a ref would name again after one.
+/// Reads `index.json` and makes what was read survive a power cut: the collector must not delete
+/// what a ref would name again after one.
+///
+/// In this order. Had a ref been removed between a sync and a read, its removal would be believed
+/// and not be durable. That what is synced may be newer than what was read does no harm: a ref that
+/// it adds is pinned by its lease.
 pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Ref>> {
+    let refs = read(layout)?;
     if let Some(file) = layout.root.open_file("index.json")? {
         crate::sys::sync_data(&file, &layout.root.path_of("index.json"))?;
     }
     layout.root.sync()?;
-    read(layout)
+    Ok(refs)
 }
 
 /// Names an image all of whose blobs are in place: the last step of a pull.

@@ -155,6 +155,12 @@ impl Dir {
         Ok(file)
     }
 
+    /// Opens a regular file to write at its end, making it with mode 0600 if there is none.
+    pub(crate) fn open_append(&self, name: &str) -> Result<File> {
+        let file = self.open_with(name, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+        file.ok_or(Errno::NOENT).context("open", self.path_of(name))
+    }
+
     fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<File>> {
         // Without NONBLOCK, a FIFO put in the file's place would hold the opener for ever.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;

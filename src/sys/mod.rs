@@ -16,7 +16,9 @@ pub(crate) use dir::{Dir, Meta};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
-pub(crate) use sync::{empty, preallocate, set_mode, start_writeback, sync_data, write_at};
+pub(crate) use sync::{
+    empty, preallocate, read_at, set_mode, start_writeback, sync_data, write_at,
+};
 
 /// 128 random bits in hexadecimal, for names that nobody else may have chosen.
 pub(crate) fn random_name() -> std::io::Result<String> {

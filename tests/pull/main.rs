@@ -9,6 +9,7 @@ mod data;
 mod faults;
 mod foreign;
 mod image;
+mod parallel;
 mod platforms;
 mod policy;
 mod referrers;

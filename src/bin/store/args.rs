@@ -1,5 +1,6 @@
 //! The command line: every command, option and help text.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -241,6 +242,18 @@ pub(crate) struct Pull {
     /// Speak HTTP without TLS with the registries of these images
     #[arg(long)]
     pub(crate) plain_http: bool,
+
+    /// How many connections a pull has for blobs at a time
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub(crate) max_connections: NonZeroUsize,
+
+    /// How many blobs a pull downloads at a time
+    #[arg(long, value_name = "N", default_value = "6")]
+    pub(crate) max_concurrent_blobs: NonZeroUsize,
+
+    /// How many bytes of blobs a pull takes in a second, as 500k or 20M
+    #[arg(long, value_name = "RATE", value_parser = values::size)]
+    pub(crate) limit_rate: Option<u64>,
 }
 
 const DIGEST_HELP: &str = "\

@@ -46,6 +46,28 @@ pub(crate) fn media_type(text: &str) -> Result<MediaType, String> {
     }
 }
 
+/// A number of bytes: plain, or with `k`, `M`, `G` or `T` for powers of 1024 (`KiB` and so on are
+/// understood too).
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong =
+        || "a size is a number of bytes, or one with k, M, G or T, as 500k or 20M".to_owned();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let shift = match text[digits..].trim_end_matches("iB") {
+        "" if digits == text.len() => 0,
+        "k" | "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    match number.checked_mul(1 << shift) {
+        Some(0) => Err("a size of nothing would never end".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("the size is too large".to_owned()),
+    }
+}
+
 /// Which bytes of a blob: as in the `Range` header of HTTP (RFC 9110, section 14.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteRange {
@@ -115,6 +137,18 @@ mod tests {
             assert!(duration(text).is_err(), "{text:?}: {:?}", duration(text));
         }
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let cases =
+            [("1", 1), ("500k", 512_000), ("20M", 20 << 20), ("3GiB", 3 << 30), ("1T", 1 << 40)];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "0", "-1", "1.5M", "1 M", "1MB", "1x", "99999999999T", "iB", "1iB"] {
+            assert!(size(text).is_err(), "{text:?}: {:?}", size(text));
+        }
     }
 
     #[test]

@@ -31,7 +31,13 @@ pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Outpu
         .platform(platform(&args))
         .policy(policy(args.policy))
         .referrers(referrers(&args))
-        .include_foreign(args.include_foreign);
+        .include_foreign(args.include_foreign)
+        .connections(args.max_connections.get())
+        .concurrency(args.max_concurrent_blobs.get());
+    let puller = match args.limit_rate {
+        Some(rate) => puller.limit_rate(rate),
+        None => puller,
+    };
     let runtime = runtime()?;
     let outcome = runtime.block_on(pull_all(&puller, &args.images, &progress, out));
     runtime.shutdown_timeout(LAST_WRITES);

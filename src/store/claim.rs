@@ -1,0 +1,134 @@
+use std::fs::File;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::layout::Layout;
+use super::lease::Pinned;
+use super::part::{Part, Storage};
+use super::part_state;
+use crate::error::Result;
+use crate::oci::Digest;
+use crate::sys::{Lock, LockMode};
+
+/// What came of asking for a blob to be downloaded.
+#[derive(Debug)]
+#[must_use]
+pub enum Claim {
+    /// It is there.
+    Committed,
+    /// It is this caller's to download: what of it is [missing](Part::missing).
+    Held(Part),
+    /// Somebody else downloads it; this shows how far they are.
+    Busy(PartWatch),
+}
+
+/// The growth of a part that somebody else holds.
+#[derive(Clone, Debug)]
+pub struct PartWatch {
+    layout: Arc<Layout>,
+    names: PartNames,
+}
+
+impl PartWatch {
+    /// How many bytes the part has; `None` where there is none, before its first byte or after its
+    /// end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn len(&self) -> Result<Option<u64>> {
+        let Some(meta) = self.layout.parts.meta(&self.names.part)? else {
+            return Ok(None);
+        };
+        let state = part_state::read(&self.layout.parts, &self.names.state)?;
+        Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
+    }
+
+    /// When the part was last written to; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn modified(&self) -> Result<Option<SystemTime>> {
+        Ok(self.layout.parts.meta(&self.names.part)?.map(|meta| meta.modified))
+    }
+
+    /// Who downloads it, as far as can be told.
+    pub fn holder(&self) -> String {
+        Lock::holder(&self.layout.parts, &self.names.lock)
+    }
+}
+
+/// The names of a blob's part and what belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct PartNames {
+    /// The bytes.
+    pub(crate) part: String,
+    /// Which of them are there, if not simply the first.
+    pub(crate) state: String,
+    /// Who has it.
+    pub(crate) lock: String,
+}
+
+impl PartNames {
+    pub(crate) fn of(digest: &Digest) -> PartNames {
+        let stem = format!("{}-{}", digest.algorithm(), digest.hex());
+        PartNames {
+            part: format!("{stem}.part"),
+            state: format!("{stem}.state"),
+            lock: format!("{stem}.lock"),
+        }
+    }
+
+    /// Removes the part and all that belongs to it. The lock, which must be held, goes last.
+    pub(crate) fn unlink(&self, layout: &Layout) -> Result<()> {
+        layout.parts.unlink(&self.state)?;
+        layout.parts.unlink(&self.part)?;
+        layout.parts.unlink(&self.lock)?;
+        Ok(())
+    }
+}
+
+/// Whose part, or what belongs to it, has this name.
+pub(crate) fn digest_of(name: &str) -> Option<Digest> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let (algorithm, hex) = stem.split_once('-')?;
+    let known = matches!(kind, "part" | "state" | "lock");
+    known.then(|| Digest::from_hex(algorithm.parse().ok()?, hex).ok())?
+}
+
+/// Takes the part of a blob unless somebody has it. What it holds already is hashed here.
+pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
+    let names = PartNames::of(pinned.digest());
+    loop {
+        let file = layout.parts.open_or_create(&names.lock)?;
+        let path = layout.parts.path_of(&names.lock);
+        let Some(lock) = Lock::try_on(file, LockMode::Exclusive, &path)? else {
+            return Ok(Claim::Busy(PartWatch { layout: layout.clone(), names }));
+        };
+        // The holder before may have finished and removed the file that was waited for.
+        if !lock.is_current(&layout.parts, &names.lock)? {
+            continue;
+        }
+        if pinned.look()? {
+            names.unlink(layout)?;
+            return Ok(Claim::Committed);
+        }
+        let file = open_part(layout, &names)?;
+        let storage = Storage::Named { file, names, _lock: lock };
+        return Part::adopt(layout, pinned, storage).map(Claim::Held);
+    }
+}
+
+fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
+    match layout.parts.meta(&names.part)? {
+        // A crash between the change of mode and the rename leaves a part that cannot be written.
+        Some(meta) if meta.mode & 0o600 != 0o600 => layout.parts.make_writable(&names.part)?,
+        Some(_) => {}
+        // The account of one that has gone says nothing about the one that is made now.
+        None => {
+            layout.parts.unlink(&names.state)?;
+        }
+    }
+    layout.parts.open_or_create(&names.part)
+}
