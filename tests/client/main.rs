@@ -4,6 +4,7 @@
 mod blobs;
 mod connections;
 mod documents;
+mod lists;
 mod login;
 mod redirects;
 #[cfg(feature = "cli")]
