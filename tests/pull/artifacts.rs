@@ -129,6 +129,20 @@ fn a_closure_has_its_limit_over_all_documents_together() {
 }
 
 #[test]
+fn sizes_that_add_up_to_more_than_there_is() {
+    let world = World::new();
+    let image = images::synthetic(&[10, 20, 30]).edited(|manifest| {
+        for layer in manifest["layers"].as_array_mut().unwrap() {
+            layer["size"] = json!(i64::MAX);
+        }
+    });
+    world.registry.push("demo", "1", &image);
+    let error = world.pull("demo:1").unwrap_err();
+    assert!(matches!(error, Error::NoSpace { .. } | Error::SizeMismatch { .. }), "{error:?}");
+    assert_eq!(world.store.refs().unwrap(), []);
+}
+
+#[test]
 fn a_config_that_is_too_large_to_be_read_is_refused() {
     let world = World::new();
     let image = images::synthetic(&[10]);
