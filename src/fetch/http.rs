@@ -3,12 +3,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
-};
-use reqwest::{Method, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
+use super::blob_request::BlobRequest;
 use super::challenge::Challenge;
 use super::fallback::{Attempts, Ledger};
 use super::origin::{Origin, shown};
@@ -116,7 +115,7 @@ impl Registries {
     /// Asks a server for something in the image's repository, and proves who we are when it wants
     /// to know: once, since a registry that refuses what it has just asked for will refuse it
     /// again.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         endpoint: &Endpoint,
         method: Method,
@@ -142,6 +141,47 @@ impl Registries {
             true => Err(door.refused(Some(&proof), &answer.into_messages().await)),
             false => Ok(answer),
         }
+    }
+
+    /// Asks the servers of an image for something in its repository, until one answers.
+    ///
+    /// `path` is what follows the name of the repository, with its query if it has one.
+    pub(super) async fn ask_any(
+        &self,
+        method: Method,
+        image: &Reference,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Answer> {
+        let mut attempts = self.attempts(image, image.digest()).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.ask(&endpoint, method.clone(), path, headers).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    /// A request to wherever an address leads that a manifest of `image` names, without credentials.
+    /// What may be reached from there is judged as for a redirect by the image's registry.
+    pub(super) async fn ask_anybody(
+        &self,
+        image: &Reference,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Answer> {
+        let mut attempts = self.attempts(image, image.digest()).await?;
+        let Some(registry) = attempts.next() else {
+            return Err(attempts.into_error());
+        };
+        let transport = Transport::to(&self.connections, &registry);
+        transport.follow(&Method::GET, url, headers, None).await
+    }
+
+    /// Whether the registry of `image` may be spoken to without TLS.
+    pub(super) fn is_plain(&self, image: &Reference) -> bool {
+        self.plain_http.contains(image.registry())
     }
 
     async fn head_manifest(&self, image: &Reference) -> Result<Descriptor> {
@@ -186,7 +226,7 @@ impl Registries {
         }
     }
 
-    async fn get_manifest(
+    pub(super) async fn get_manifest(
         &self,
         image: &Reference,
         digest: Option<&Digest>,
@@ -238,6 +278,25 @@ impl Registries {
         blob: &Descriptor,
         range: Option<ByteRange>,
     ) -> Result<BlobBody> {
+        let wanted = BlobRequest::new(blob, range)?;
+        let elsewhere = match self.get_foreign(image, blob, &wanted).await {
+            Some(Err(error)) if !matches!(error, Error::UnusableRange { .. }) => Some(error),
+            Some(got) => return got,
+            None => None,
+        };
+        match (self.get_from_registries(image, blob, range).await, elsewhere) {
+            // That the registry has no such layer is as it should be.
+            (Err(Error::Registry { status: 404, .. }), Some(error)) => Err(error),
+            (got, _) => got,
+        }
+    }
+
+    async fn get_from_registries(
+        self: &Arc<Self>,
+        image: &Reference,
+        blob: &Descriptor,
+        range: Option<ByteRange>,
+    ) -> Result<BlobBody> {
         let mut attempts = self.attempts(image, Some(&blob.digest)).await?;
         while let Some(endpoint) = attempts.next() {
             match self.get_blob_at(&endpoint, blob, range).await {
@@ -264,32 +323,10 @@ impl Registries {
         blob: &Descriptor,
         range: Option<ByteRange>,
     ) -> Result<BlobBody> {
-        let mut headers = HeaderMap::new();
-        let mut wanted = None;
-        if let Some(range) = range {
-            let text = range.to_string();
-            let Some(bytes) = range.within(blob.size) else {
-                let reason = format!("the blob has {} bytes", blob.size);
-                return Err(Error::UnusableRange {
-                    url: blob.digest.to_string(),
-                    range: text,
-                    reason,
-                });
-            };
-            // A range is made of digits, which every header may have.
-            headers.extend(HeaderValue::try_from(text).map(|value| (RANGE, value)));
-            wanted = Some(bytes);
-        }
+        let wanted = BlobRequest::new(blob, range)?;
         let path = format!("blobs/{}", blob.digest);
-        let answer = self.ask(endpoint, Method::GET, &path, &headers).await?;
-        match (answer.status().as_u16(), wanted) {
-            (200, _) => body::whole(answer, blob.size),
-            (206, Some(wanted)) => body::part(answer, wanted, blob.size),
-            (416, Some(wanted)) => {
-                Err(body::unusable_range(&answer, wanted, "it answered 416, no such range"))
-            }
-            _ => Err(unexpected(answer).await),
-        }
+        let answer = self.ask(endpoint, Method::GET, &path, &wanted.headers).await?;
+        wanted.body(answer).await
     }
 }
 
@@ -313,6 +350,19 @@ impl RegistryPull for HttpRegistry {
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>> {
         self.registries.get_blob(reference, blob, range).boxed()
+    }
+
+    fn tags<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Vec<String>>> {
+        self.registries.list_tags(reference).boxed()
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        reference: &'a Reference,
+        subject: &'a Digest,
+        artifact_type: Option<&'a MediaType>,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        self.registries.list_referrers(reference, subject, artifact_type).boxed()
     }
 
     fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
@@ -341,7 +391,7 @@ fn asks_for_proof(answer: &Answer, registry: &Origin) -> bool {
 }
 
 /// The error of an answer whose status is none of those that were hoped for.
-async fn unexpected(answer: Answer) -> Error {
+pub(super) async fn unexpected(answer: Answer) -> Error {
     match answer.status().is_success() {
         true => answer.unusable(format!("its status {} makes no sense here", answer.status())),
         false => answer.into_error().await,

@@ -21,6 +21,15 @@ pub enum Event {
         /// Their sizes together, in bytes.
         bytes: u64,
     },
+    /// A foreign layer is left out: it is not there, and was not asked for.
+    Foreign {
+        /// The layer.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// Where it may be had, as its manifest says.
+        urls: Vec<String>,
+    },
     /// A blob was there already.
     Reused {
         /// The blob.

@@ -36,6 +36,9 @@ pub trait RegistryPull: Send + Sync {
 
     /// A blob, or a part of it, from the repository of `reference`.
     ///
+    /// A foreign layer comes from the `urls` of its descriptor, if it has any, and only if none of
+    /// them has it from the registry.
+    ///
     /// The bytes are not verified: who reads them hashes them. Their number is: the stream ends
     /// with an error when there are fewer or more than `blob.size` promises.
     ///
@@ -64,6 +67,24 @@ pub trait RegistryPull: Send + Sync {
         let _ = (reference, blob);
         Vec::new()
     }
+
+    /// The tags of the repository of `reference`, all of them, in the registry's order.
+    ///
+    /// No part of a pull.
+    fn tags<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// What refers to `subject` in the repository of `reference`: the descriptors of signatures,
+    /// attestations and SBOMs that name it as their subject, with their artifact types; only those
+    /// of `artifact_type`, where that is given. None where nothing does.
+    ///
+    /// Required, and without a default that finds nothing: an image whose signatures were not
+    /// looked for must not look like one that has none.
+    fn referrers<'a>(
+        &'a self,
+        reference: &'a Reference,
+        subject: &'a Digest,
+        artifact_type: Option<&'a MediaType>,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>>>;
 }
 
 /// A manifest or an index as it came, not yet parsed.

@@ -30,7 +30,8 @@ pub struct Node {
     /// What it is.
     pub role: Role,
     /// Whether a file of its size lies under its name. Of an index's platforms those that were not
-    /// pulled are absent, and that is no damage.
+    /// pulled are absent, and that is no damage; nor is it that a
+    /// [foreign](Descriptor::is_foreign) layer is.
     pub present: bool,
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::sandbox::{Sandbox, keys};
 use crate::support::{Action, Fault, Image, Layer, Registry};
 
-const REPORT: [&str; 12] = [
+const REPORT: [&str; 15] = [
     "ref",
     "digest",
     "mediaType",
@@ -21,6 +21,9 @@ const REPORT: [&str; 12] = [
     "reusedBytes",
     "resumedBytes",
     "waitedBlobs",
+    "foreignBlobs",
+    "foreignBytes",
+    "referrers",
     "retries",
     "seconds",
 ];

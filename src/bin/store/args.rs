@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use layerstore::oci::{Algorithm, Platform};
+use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
 use crate::values::{self, ByteRange};
@@ -92,6 +92,19 @@ pub(crate) enum Command {
     /// printed, the image is on disk for good. Makes the store if there is none.
     #[command(after_help = PULL_HELP)]
     Pull(Pull),
+
+    /// Show what a name stands for at its registry, without bringing it
+    ///
+    /// Prints the digest of the image: of its index, where it has one. With --platform, of that
+    /// platform's manifest in the index; an image that has no index is the same for every platform.
+    #[command(after_help = DIGEST_HELP)]
+    Digest(RemoteDigest),
+
+    /// List the tags of a repository at its registry
+    ///
+    /// One a line, in the registry's order, which need not be of any use.
+    #[command(after_help = TAGS_HELP)]
+    Tags(Tags),
 
     /// List the images
     ///
@@ -193,6 +206,7 @@ Examples:
   store pull alpine:3.20
   store pull ghcr.io/o/app@sha256:…               exactly this one
   store pull --platform linux/arm64 alpine:3.20
+  store pull --referrers ghcr.io/o/app:1          with its signatures and SBOMs
   store pull --plain-http localhost:5000/app:v1   a registry without TLS";
 
 #[derive(Args, Debug)]
@@ -213,6 +227,18 @@ pub(crate) struct Pull {
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) policy: Policy,
 
+    /// What is about the images too: signatures, attestations, SBOMs
+    #[arg(long)]
+    pub(crate) referrers: bool,
+
+    /// Of these only those of one artifact type
+    #[arg(long, value_name = "TYPE", requires = "referrers", value_parser = values::media_type)]
+    pub(crate) artifact_type: Option<MediaType>,
+
+    /// Foreign layers too, which come from addresses that the image names and not from its registry
+    #[arg(long)]
+    pub(crate) include_foreign: bool,
+
     /// Speak HTTP without TLS with the registries of these images
     #[arg(long)]
     pub(crate) plain_http: bool,
@@ -232,6 +258,40 @@ pub(crate) struct Pull {
     /// Trust the certificate authorities in this PEM file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+}
+
+const DIGEST_HELP: &str = "\
+Examples:
+  store digest alpine:3.20
+  store digest --platform linux/arm64 alpine:3.20";
+
+const TAGS_HELP: &str = "\
+A REPO is a REF without a tag: alpine, ghcr.io/o/app, localhost:5000/app.";
+
+#[derive(Args, Debug)]
+pub(crate) struct RemoteDigest {
+    /// The image
+    #[arg(value_name = "REF")]
+    pub(crate) image: Reference,
+
+    /// The platform, where there are several [default: the index of all of them]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+
+    /// Speak HTTP without TLS with the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Tags {
+    /// The repository
+    #[arg(value_name = "REPO", value_parser = Reference::of_repository)]
+    pub(crate) repository: Reference,
+
+    /// Speak HTTP without TLS with the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
 }
 
 /// When the registry is asked.

@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
+use layerstore::oci::MediaType;
+
 /// A span of time as people write it: `30m`, `1h 30m`, `7d`. Days have 24 hours.
 ///
 /// A bare number is refused, since nobody could tell its unit, and so are months and years, which
@@ -29,6 +31,18 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it would end as soon as it began".to_owned()),
         duration => Ok(duration),
+    }
+}
+
+/// A media type as it is compared: two names of RFC 6838, section 4.2.
+pub(crate) fn media_type(text: &str) -> Result<MediaType, String> {
+    let name = |name: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b);
+        !name.is_empty() && name.len() <= 127 && name.bytes().all(allowed)
+    };
+    match text.split_once('/') {
+        Some((kind, of)) if name(kind) && name(of) => Ok(MediaType::new(text)),
+        _ => Err("a media type is written KIND/NAME, as in application/spdx+json".to_owned()),
     }
 }
 

@@ -61,10 +61,12 @@ impl Endpoint {
         self.namespace = (!self.origin.serves(registry)).then(|| registry.to_owned());
     }
 
-    /// The address of something in the image's repository.
+    /// The address of something in the image's repository: `path` may have a query.
     pub(in crate::fetch) fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         let base = self.base.path().trim_end_matches('/');
+        let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+        url.set_query(query);
         url.set_path(&format!("{base}/{}/{path}", self.image.repository()));
         if let Some(namespace) = &self.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);

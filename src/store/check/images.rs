@@ -144,6 +144,10 @@ impl<'a> Walk<'a> {
             return broken;
         }
         let problem = match self.layout.blob_meta(&digest) {
+            // Its registry need not have it, so an image is whole without.
+            Ok(None) if descriptor.is_foreign() => {
+                return Below { present: false, whole: true, missing: Vec::new() };
+            }
             Ok(None) => {
                 let size = descriptor.size;
                 let message =

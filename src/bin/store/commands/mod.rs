@@ -3,6 +3,7 @@
 mod blob;
 mod check;
 mod df;
+mod digest;
 mod gc;
 mod images;
 mod init;
@@ -11,6 +12,7 @@ mod lease;
 mod pull;
 mod rm;
 mod tag;
+mod tags;
 mod version;
 
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
+        Command::Digest(args) => digest::run(&args, out),
+        Command::Tags(args) => tags::run(&args, out),
         Command::Images => images::run(&place.open()?, out),
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),

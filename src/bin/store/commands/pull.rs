@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller, RegistrySettings};
+use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller, Referrers, RegistrySettings};
 use layerstore::oci::PlatformChoice;
 use layerstore::{BlobStore, Error, Reference};
 use serde::Serialize;
@@ -31,9 +31,11 @@ pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Outpu
     };
     warn_of_network(&store, out)?;
     let progress = PullProgress::start(progress, out.messages());
-    let puller = Puller::new(store, Arc::new(registry(settings, &args, &images)?))
+    let puller = Puller::new(store, Arc::new(registry(settings, &images, args.plain_http)?))
         .platform(platform(&args))
         .policy(policy(args.policy))
+        .referrers(referrers(&args))
+        .include_foreign(args.include_foreign)
         .connections(args.max_connections.get())
         .concurrency(args.max_concurrent_blobs.get());
     let puller = match args.limit_rate {
@@ -57,12 +59,13 @@ fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn registry(
+/// The client for the registries of these images.
+pub(super) fn registry(
     settings: RegistrySettings,
-    args: &Pull,
     images: &[Reference],
+    plain_http: bool,
 ) -> Result<HttpRegistry, Failure> {
-    let plain = images.iter().filter(|_| args.plain_http).map(Reference::registry);
+    let plain = images.iter().filter(|_| plain_http).map(Reference::registry);
     let builder =
         plain.fold(registries::client(settings)?, |builder, host| builder.plain_http(host));
     Ok(builder.build()?)
@@ -84,7 +87,15 @@ fn policy(policy: Policy) -> PullPolicy {
     }
 }
 
-fn runtime() -> Result<Runtime, Error> {
+fn referrers(args: &Pull) -> Referrers {
+    match (args.referrers, &args.artifact_type) {
+        (false, _) => Referrers::None,
+        (true, None) => Referrers::All,
+        (true, Some(wanted)) => Referrers::OfType(wanted.clone()),
+    }
+}
+
+pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_multi_thread().enable_all().build().map_err(cannot_start)
 }
 

@@ -31,6 +31,7 @@ struct Line<'a> {
 enum Told {
     Resolved { digest: Digest },
     Planned { blobs: u64, bytes: u64 },
+    Foreign { digest: Digest, size: u64, urls: Vec<String> },
     Reused { digest: Digest, size: u64 },
     Started { digest: Digest, size: u64, resumed: u64 },
     Advanced { digest: Digest, done: u64 },
@@ -45,6 +46,7 @@ impl Told {
         Some(match event {
             Event::Resolved { digest } => Told::Resolved { digest },
             Event::Planned { blobs, bytes } => Told::Planned { blobs, bytes },
+            Event::Foreign { digest, size, urls } => Told::Foreign { digest, size, urls },
             Event::Reused { digest, size } => Told::Reused { digest, size },
             Event::Started { digest, size, resumed } => Told::Started { digest, size, resumed },
             Event::Advanced { digest, done } => Told::Advanced { digest, done },
