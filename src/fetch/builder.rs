@@ -94,3 +94,48 @@ impl HttpRegistryBuilder {
         Ok(Registries::client(self.plain_http, settings, connections, sessions))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{IpAddr, TcpListener};
+    use std::sync::Mutex;
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::{BoxFuture, ready};
+
+    use super::*;
+    use crate::error::Error;
+    use crate::fetch::RegistryPull as _;
+
+    /// Says the same of every name, and notes which it was asked for.
+    struct Fake(Vec<IpAddr>, Arc<Mutex<Vec<String>>>);
+
+    impl Lookup for Fake {
+        fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+            self.1.lock().unwrap().push(name);
+            ready(Ok(self.0.clone())).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_metadata_is_not_connected_to() {
+        // Connected to, this would be noticed: the good address is there.
+        let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+        trap.set_nonblocking(true).unwrap();
+        let host = format!("registry.test:{}", trap.local_addr().unwrap().port());
+        let asked = Arc::default();
+        for (bad, refused) in [("169.254.169.254", true), ("fe80::1", true), ("127.0.0.1", false)] {
+            let found = vec!["127.0.0.1".parse().unwrap(), bad.parse().unwrap()];
+            let lookup = Arc::new(Fake(found, Arc::clone(&asked)));
+            let builder = HttpRegistryBuilder::new().plain_http(&host);
+            let client =
+                builder.read_timeout(Duration::from_millis(100)).build_with(lookup).unwrap();
+            let image = format!("{host}/a:1").parse().unwrap();
+            let error = client.manifest(&image, None).await.unwrap_err();
+            assert_eq!(matches!(error, Error::RefusedAddress { .. }), refused, "{error}");
+            assert_eq!(trap.accept().is_err(), refused, "{error}");
+        }
+        assert_eq!(*asked.lock().unwrap(), ["registry.test"; 3]);
+    }
+}

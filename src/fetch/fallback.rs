@@ -137,8 +137,11 @@ impl Attempts {
     /// Notes why the last one that was asked failed.
     pub(super) fn failed(&mut self, error: Error) {
         if let Some(step) = self.current.take() {
-            if matches!(error, Error::Network { action: CONNECT, .. }) {
+            // A server may well wait for the end of a line that TLS does not have.
+            if matches!(error, Error::Network { .. }) {
                 self.without_tls.push(step.endpoint.image.registry().to_owned());
+            }
+            if matches!(error, Error::Network { action: CONNECT, .. }) {
                 self.ledger.rest(&step.endpoint.origin);
             }
             if !self.left.is_empty() {

@@ -12,7 +12,7 @@ pub(crate) fn settings(ca_file: Option<&Path>) -> Result<RegistrySettings, Failu
     let user = config_home();
     let below = |name: &str| user.as_ref().map(|user| user.join(name));
     let mut settings = RegistrySettings::new().registries_conf(main_file(below("containers")))?;
-    let drop_ins = ["/etc/containers/registries.conf.d".into()];
+    let drop_ins = [PathBuf::from("/etc/containers/registries.conf.d")];
     for directory in drop_ins.into_iter().chain(below("containers/registries.conf.d")) {
         settings = settings.registries_conf_dir(directory)?;
     }

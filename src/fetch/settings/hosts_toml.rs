@@ -56,7 +56,7 @@ struct Entry {
     #[serde(default)]
     capabilities: Vec<String>,
     ca: Option<OneOrMany<String>>,
-    client: Option<OneOrMany<OneOrMany<String>>>,
+    client: Option<Clients>,
     #[serde(default)]
     skip_verify: bool,
     #[serde(default)]
@@ -70,6 +70,23 @@ struct Entry {
 enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
+}
+
+/// One file, or files and pairs of files.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Clients {
+    One(String),
+    Many(Vec<OneOrMany<String>>),
+}
+
+impl Clients {
+    fn into_vec(self) -> Vec<Vec<String>> {
+        match self {
+            Clients::One(file) => vec![vec![file]],
+            Clients::Many(many) => many.into_iter().map(OneOrMany::into_vec).collect(),
+        }
+    }
 }
 
 impl<T> OneOrMany<T> {
@@ -139,8 +156,8 @@ impl Entry {
             (!name.is_empty()).then(|| address(path, name, self.override_path)).transpose()?;
         let base = path.parent().unwrap_or(Path::new("/"));
         let ca = self.ca.map(OneOrMany::into_vec).unwrap_or_default();
-        let client = self.client.map(OneOrMany::into_vec).unwrap_or_default();
-        let client = client.into_iter().map(|pair| match &pair.into_vec()[..] {
+        let client = self.client.map(Clients::into_vec).unwrap_or_default();
+        let client = client.into_iter().map(|pair| match &pair[..] {
             [cert] => Ok((base.join(cert), None)),
             [cert, key] if key.is_empty() => Ok((base.join(cert), None)),
             [cert, key] => Ok((base.join(cert), Some(base.join(key)))),

@@ -36,6 +36,7 @@ enum Told {
     Started { digest: Digest, size: u64, resumed: u64 },
     Advanced { digest: Digest, done: u64 },
     Waiting { digest: Digest, size: u64, done: u64, holder: String },
+    Served { digest: Digest, origins: Vec<String> },
     Finished { digest: Digest, size: u64 },
     Retrying { what: String, delay: f64, reason: String },
 }
@@ -52,6 +53,9 @@ impl Told {
             Event::Advanced { digest, done } => Told::Advanced { digest, done },
             Event::Waiting { digest, size, done, holder } => {
                 Told::Waiting { digest, size, done, holder }
+            }
+            Event::Served { digest, origins } => {
+                Told::Served { digest, origins: origins.iter().map(ToString::to_string).collect() }
             }
             Event::Finished { digest, size } => Told::Finished { digest, size },
             Event::Retrying { what, delay, reason } => {
