@@ -13,13 +13,13 @@ mod peers;
 mod store;
 
 use std::collections::BTreeMap;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use peers::{Registry, TAGS};
 use serde_json::Value;
-use store::{Random, Store, messages};
+use store::{Random, Store, messages, must};
 
 /// How many pull at a time.
 const PULLERS: usize = 4;
@@ -133,17 +133,32 @@ impl Puller<'_> {
     }
 }
 
-fn collect_until(store: &Store, stop: &AtomicBool) -> Counts {
+/// Collects; every other time slowed down at its locks, so that pulls come in between its steps.
+fn collect_until(store: &Store, mut random: Random, stop: &AtomicBool) -> Counts {
     let mut counts = Counts::new();
     let _failed = StopOnPanic(stop);
     while !stop.load(Ordering::SeqCst) {
-        let report = store.gc();
+        // Some garbage lives long enough to be found and used again.
+        random.sleep_up_to(Duration::from_millis(100));
+        let report = match random.below(2) {
+            0 => store.gc(),
+            _ => slow_gc(store, random.below(200_000)),
+        };
         count(&mut counts, "collections", 1);
         count(&mut counts, "collections that removed", number(&report, "removed").min(1));
         count(&mut counts, "removed blobs", number(&report, "removed"));
         count(&mut counts, "kept for a lease", number(&report, "keptLeased"));
     }
     counts
+}
+
+fn slow_gc(store: &Store, microseconds: u64) -> Value {
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-f", "-o", "/dev/null", "-e", "trace=flock"]);
+    command.args(["-e", &format!("inject=flock:delay_enter={microseconds}")]);
+    command.arg(env!("CARGO_BIN_EXE_store")).arg("--root").arg(store.root());
+    command.args(["--json", "gc", "--grace", "0s"]);
+    serde_json::from_str(&must(&mut command)).unwrap()
 }
 
 struct StopOnPanic<'a>(&'a AtomicBool);
@@ -164,6 +179,7 @@ fn collections_beside_pulls_lose_nothing_for_a_minute() {
     let store = Store::at(temp.path().join("store"));
     store.run(&["init"]);
     let mut random = Random::new();
+    let collecting = random.fork();
     // The same image has other names by the registry's other port, and with its digest.
     let names = |puller: usize| {
         let host = [&registry.address, &registry.direct][puller % 2];
@@ -176,7 +192,7 @@ fn collections_beside_pulls_lose_nothing_for_a_minute() {
     let until = Instant::now() + FOR;
     let stop = AtomicBool::new(false);
     let (counts, held) = std::thread::scope(|scope| {
-        let collector = scope.spawn(|| collect_until(&store, &stop));
+        let collector = scope.spawn(|| collect_until(&store, collecting, &stop));
         let pullers: Vec<_> = (0..PULLERS)
             .map(|puller| {
                 let puller = Puller {

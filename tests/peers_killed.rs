@@ -144,7 +144,7 @@ fn a_signal_ends_a_pull_at_once_and_keeps_its_parts() {
             wait_until_arrived(&store, moment, &mut pull);
             let pid = pull.id().to_string();
             let asked = Instant::now();
-            store::must(Command::new("kill").args(["-s", signal, &pid]));
+            store::must(Command::new("sh").args(["-c", "kill -s $0 $1", signal, &pid]));
             let output = pull.wait_with_output().unwrap();
             fastest = fastest.min(asked.elapsed());
 
