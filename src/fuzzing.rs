@@ -74,6 +74,12 @@ pub fn content_range(text: &str) {
     fetch::fuzzing::content_range(text);
 }
 
+/// A value of `Link`.
+#[cfg(feature = "fetch")]
+pub fn link(text: &str) {
+    fetch::fuzzing::link(text);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -109,6 +115,7 @@ mod tests {
         {
             run_text("challenge", super::challenge);
             run_text("content_range", super::content_range);
+            run_text("link", super::link);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
 use super::range::ContentRange;
+use super::{link, listing};
 
 /// A `WWW-Authenticate` value, of a registry with TLS and of one without.
 pub(crate) fn challenge(text: &str) {
@@ -31,4 +32,15 @@ pub(crate) fn content_range(text: &str) {
         let canonical = format!("bytes {}-{}/{total}", range.start, range.end - 1);
         assert_eq!(ContentRange::parse(&canonical), Some(parsed));
     }
+}
+
+/// A `Link` value.
+pub(crate) fn link(text: &str) {
+    let Ok(Some(target)) = link::next(&[text]) else {
+        return;
+    };
+    assert!(!target.contains('>') && text.contains(target), "{target:?}");
+    let alone = format!("<{target}>; rel=\"next\"");
+    assert_eq!(link::next(&[&alone]), Ok(Some(target)), "{alone:?}");
+    listing::next_page(target);
 }

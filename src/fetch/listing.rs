@@ -189,6 +189,18 @@ fn within(url: &Url, current: &str, target: &str) -> Option<String> {
     same.then_some(format!("{asked}?{}", next.query()?))
 }
 
+/// Whatever a link says, the next page is one of the same list.
+#[cfg(any(test, fuzzing))]
+pub(super) fn next_page(target: &str) {
+    const ASKED: &str = "tags/list?n=1000";
+    let Ok(url) = Url::parse("https://registry.example/v2/a/tags/list?n=1000") else {
+        unreachable!("it is an address");
+    };
+    if let Some(next) = within(&url, ASKED, target) {
+        assert!(next.starts_with("tags/list?") && !next.contains('#'), "{target:?} is {next:?}");
+    }
+}
+
 fn accept(media_type: &'static str) -> HeaderMap {
     [(ACCEPT, HeaderValue::from_static(media_type))].into_iter().collect()
 }

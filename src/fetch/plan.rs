@@ -319,6 +319,7 @@ impl Pull<'_> {
         };
         let lists: Vec<Vec<_>> = stream::iter(subjects)
             .map(|subject| async move {
+                let _connection = self.connection().await;
                 let listed = retry(
                     self.budget(),
                     |_| self.registry().referrers(self.reference(), &subject, wanted),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::{Action, Fault, Layer, images, media_type as media};
-use layerstore::oci::{MAX_DESCRIPTORS, MediaType, PlatformChoice};
+use layerstore::oci::{Algorithm, MAX_DESCRIPTORS, MediaType, PlatformChoice};
 use serde_json::json;
 
 const SBOM: &str = "application/spdx+json";
@@ -126,6 +126,34 @@ fn a_closure_has_its_limit_over_all_documents_together() {
             Err(error) => assert!(error.to_string().contains("more than 10000"), "{error}"),
         }
     }
+}
+
+#[test]
+fn digests_of_sha512_name_layers_and_manifests() {
+    let sha512 = |bytes: &[u8]| Algorithm::Sha512.digest(bytes).to_string();
+    let world = World::new();
+    let image = images::synthetic(&[1000, 300_000]);
+    let large = image.layers[1].content.to_vec();
+    let image = image.edited(|manifest| manifest["layers"][1]["digest"] = json!(sha512(&large)));
+    world.registry.push("demo", "1", &image);
+    world.registry.remove_blob(&image.layers[1].digest);
+    world.registry.put_blob_as(&sha512(&large), large.clone());
+    // The registry names manifests by their sha256, as most do.
+    let digest = sha512(&image.manifest);
+    let answer = |bytes: &[u8]| Action::status(200, &[("Content-Type", media::MANIFEST)], bytes);
+    world.registry.fault(Fault::on("", "/manifests/sha512:").then(answer(&image.manifest)));
+    for name in [format!("demo@{digest}"), format!("demo:1@{digest}"), "demo:1".to_owned()] {
+        world.pull(&name).unwrap();
+    }
+    let blob = world.store.open_blob(&sha512(&large).parse().unwrap()).unwrap();
+    assert_eq!(blob.map_unverified().unwrap().as_ref(), large);
+    assert!(world.store.check(&Default::default(), |_| {}).unwrap().is_sound());
+
+    world.registry.clear_faults();
+    let other = images::synthetic(&[7]).manifest;
+    world.registry.fault(Fault::on("", "/manifests/sha512:").then(answer(&other)));
+    let error = World::beside(world.registry).pull(&format!("demo@{digest}")).unwrap_err();
+    assert!(matches!(error, Error::DigestMismatch { .. }), "{error:?}");
 }
 
 #[test]

@@ -55,8 +55,7 @@ fn a_foreign_layer_is_left_out_and_the_image_is_whole_without() {
         let again = world.pull("demo:1").unwrap();
         assert_eq!((again.foreign_blobs, again.fetched_blobs), (1, 0));
         assert_eq!(world.registry.requests().len(), 1);
-        let mut options = GcOptions::default();
-        options.grace = Duration::ZERO;
+        let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
         assert_eq!(layerstore::gc::collect(&world.store, &options).unwrap().removed, 0);
     }
 }
@@ -97,8 +96,7 @@ fn included_it_comes_from_its_addresses_and_without_credentials() {
     // What is there is kept, also by a pull that does not ask for it.
     let again = world.store.check(&Default::default(), |_| {}).unwrap();
     assert!(again.is_sound());
-    let mut options = GcOptions::default();
-    options.grace = Duration::ZERO;
+    let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
     assert_eq!(layerstore::gc::collect(&world.store, &options).unwrap().removed, 0);
 }
 

@@ -20,8 +20,7 @@ impl World {
     }
 
     fn collect(&self) -> GcReport {
-        let mut options = GcOptions::default();
-        options.grace = Duration::ZERO;
+        let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
         layerstore::gc::collect(&self.store, &options).unwrap()
     }
 
