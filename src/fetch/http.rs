@@ -46,6 +46,8 @@ pub struct HttpRegistry {
     registries: Arc<Registries>,
 }
 
+type Steps = HashMap<(String, String, bool), Arc<[Step]>>;
+
 /// What all requests share, also those that a body makes when it goes on elsewhere.
 pub(super) struct Registries {
     plain_http: BTreeSet<String>,
@@ -54,7 +56,7 @@ pub(super) struct Registries {
     sessions: Sessions,
     pub(super) ledger: Arc<Ledger>,
     /// Where to ask, by registry and repository, and by whether the name has a digest.
-    steps: Mutex<HashMap<(String, String, bool), Arc<[Step]>>>,
+    steps: Mutex<Steps>,
 }
 
 impl HttpRegistry {
@@ -367,7 +369,9 @@ impl RegistryPull for HttpRegistry {
 
     fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
         let ledger = &self.registries.ledger;
-        ledger.distrust(reference, &blob.digest);
+        if !ledger.distrust(reference, &blob.digest) {
+            return false;
+        }
         let all = self.registries.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (
             reference.registry().to_owned(),
