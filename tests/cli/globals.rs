@@ -1,7 +1,6 @@
 //! The options of every command, and where the store is.
 
 use crate::sandbox::Sandbox;
-use crate::store_support::is_root;
 
 #[test]
 fn the_root_stands_before_or_after_the_command_and_wins_over_the_environment() {
@@ -16,28 +15,6 @@ fn the_root_stands_before_or_after_the_command_and_wins_over_the_environment() {
     for args in [["--json", "images"], ["images", "--json"]] {
         assert!(here.ok(&args).starts_with('['));
     }
-}
-
-#[test]
-fn the_default_root() {
-    let sandbox = Sandbox::empty();
-    let home = sandbox.dir.path().to_str().unwrap();
-    let run = |variables: &[(&str, &str)]| {
-        let mut command = sandbox.command(&["images"]);
-        command.env_remove("STORE_ROOT").envs(variables.iter().copied());
-        String::from_utf8(command.output().unwrap().stderr).unwrap()
-    };
-    if is_root() {
-        // What lies there is not this test's.
-        return;
-    }
-    let data = format!("{home}/data");
-    let expected = format!("no store at {data}/layerstore:");
-    assert!(run(&[("HOME", home), ("XDG_DATA_HOME", &data)]).contains(&expected));
-    let expected = format!("no store at {home}/.local/share/layerstore:");
-    assert!(run(&[("HOME", home)]).contains(&expected));
-    assert!(run(&[("HOME", home), ("XDG_DATA_HOME", "relative")]).contains(&expected));
-    assert!(run(&[]).contains("use --root DIR"));
 }
 
 #[test]

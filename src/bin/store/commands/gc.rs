@@ -1,5 +1,6 @@
 //! `store gc`.
 
+use std::iter;
 use std::time::Duration;
 
 use layerstore::gc::collect;
@@ -25,24 +26,25 @@ pub(super) fn run(
 impl Report for GcReport {
     fn text(&self, out: &mut Output) -> Result<(), Failure> {
         let blobs =
-            |count, bytes| format!("{}, {}", human::count(count, "blob"), human::size(bytes));
-        let removed = if self.dry_run { "would remove" } else { "removed" };
-        out.field(0, removed, blobs(self.removed, self.removed_bytes))?;
-        let left = [
-            (self.parts_removed, "unfinished download"),
-            (self.leases_removed, "ended lease"),
-            (self.trash_removed, "blob of an interrupted collection"),
-            (self.temporaries_removed, "temporary file"),
-        ];
-        let left = left.into_iter().filter(|(count, _)| *count > 0);
-        for (count, thing) in left {
-            out.field(0, "", human::count(count, thing))?;
-        }
-        out.field(0, "kept", blobs(self.live, self.live_bytes))?;
-        let kept = [(self.kept_leased, "by a lease"), (self.kept_young, "too young to remove")];
-        for (count, why) in kept.into_iter().filter(|(count, _)| *count > 0) {
-            out.field(0, "", format!("{} {why}", human::count(count, "blob")))?;
-        }
-        Ok(())
+            |number, bytes| format!("{}, {}", human::count(number, "blob"), human::size(bytes));
+        // What there is none of is not worth a line.
+        let some = |list: &[(u64, &str, &str)]| {
+            let some = list.iter().filter(|(number, ..)| *number > 0);
+            let lines = some.map(|(number, thing, why)| human::count(*number, thing) + why);
+            lines.collect::<Vec<_>>()
+        };
+        let removed = some(&[
+            (self.parts_removed, "unfinished download", ""),
+            (self.leases_removed, "ended lease", ""),
+            (self.trash_removed, "leftover blob", " of an interrupted collection"),
+            (self.temporaries_removed, "temporary file", ""),
+        ]);
+        let kept = some(&[
+            (self.kept_leased, "blob", " by a lease"),
+            (self.kept_young, "blob", " too young to remove"),
+        ]);
+        let title = if self.dry_run { "would remove" } else { "removed" };
+        out.items(0, title, iter::once(blobs(self.removed, self.removed_bytes)).chain(removed))?;
+        out.items(0, "kept", iter::once(blobs(self.live, self.live_bytes)).chain(kept))
     }
 }
