@@ -315,6 +315,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file or a program that keeps credentials cannot be used. What it says is not in here.
+    #[error("cannot use the credentials of {of}: {reason}")]
+    Credentials {
+        /// The file, or the program of the helper.
+        of: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// Credentials are missing, or were refused.
     #[error("{registry} did not let us in: {reason}")]
     Unauthorized {
@@ -373,9 +382,9 @@ impl Error {
             | Error::LeaseNotFound { .. }
             | Error::NoPlatform { .. }
             | Error::Registry { status: 404, .. } => ErrorKind::NotFound,
-            Error::Unauthorized { .. } | Error::Registry { status: 401 | 403, .. } => {
-                ErrorKind::Unauthorized
-            }
+            Error::Unauthorized { .. }
+            | Error::Credentials { .. }
+            | Error::Registry { status: 401 | 403, .. } => ErrorKind::Unauthorized,
             Error::Network { .. }
             | Error::Registry { .. }
             | Error::BadResponse { .. }

@@ -40,9 +40,9 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// # Ok(()) }
 /// ```
 pub struct HttpRegistry {
-    plain_http: BTreeSet<String>,
-    transport: Transport,
-    sessions: Sessions,
+    pub(super) plain_http: BTreeSet<String>,
+    pub(super) transport: Transport,
+    pub(super) sessions: Sessions,
 }
 
 impl HttpRegistry {
@@ -78,7 +78,8 @@ impl HttpRegistry {
         let mut url = registry_url(scheme, image.registry()).ok_or_else(unusable)?;
         url.set_path(&format!("/v2/{}/{path}", image.repository()));
         let origin = Origin::of(&url).ok_or_else(unusable)?;
-        let door = Door { transport: &self.transport, origin: &origin, image };
+        let repository = Some(image.repository());
+        let door = Door { transport: &self.transport, origin: &origin, image, repository };
 
         let known = self.sessions.current(&door).await?;
         let answer = self.transport.follow(&method, &url, headers, known.as_ref()).await?;
@@ -268,13 +269,13 @@ impl HttpRegistryBuilder {
 
 /// Whether the registry itself wants to know who we are: a `401` from where a redirect led is
 /// just an error, since credentials do not go there.
-fn asks_for_proof(answer: &Answer, registry: &Origin) -> bool {
+pub(super) fn asks_for_proof(answer: &Answer, registry: &Origin) -> bool {
     answer.status() == StatusCode::UNAUTHORIZED
         && Origin::of(&answer.url).as_ref() == Some(registry)
 }
 
 /// The error of an answer whose status is none of those that were hoped for.
-async fn unexpected(answer: Answer) -> Error {
+pub(super) async fn unexpected(answer: Answer) -> Error {
     match answer.status().is_success() {
         true => answer.unusable(format!("its status {} makes no sense here", answer.status())),
         false => answer.into_error().await,

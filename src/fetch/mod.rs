@@ -11,12 +11,14 @@
 
 mod answer;
 mod auth;
+mod auth_files;
 mod body;
 mod challenge;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
 mod local;
+mod login;
 mod origin;
 mod plan;
 mod progress;
@@ -31,6 +33,7 @@ mod transfer;
 mod transport;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
+pub use auth_files::{AuthFiles, Keeper, LoginKey};
 pub use http::{HttpRegistry, HttpRegistryBuilder};
 pub use origin::{Origin, Scheme};
 pub use progress::{Event, Observer};

@@ -5,13 +5,13 @@ use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, ClientBuilder, Method, Url, redirect};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Url, redirect};
 
+use super::Secret;
 use super::answer::Answer;
 use super::origin::{Origin, shown};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
-use super::{Credentials, Secret};
 use crate::error::{Error, Result};
 
 /// How long an idle connection is kept: less than common servers keep theirs, so that few
@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(50);
 /// What proves who we are.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Authorization {
-    Basic(Credentials),
+    Basic { username: String, password: Secret },
     Bearer(Secret),
 }
 
@@ -66,15 +66,29 @@ impl Transport {
             // Blobs are named by the bytes as they are stored: nothing may repack them.
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request = match authorization {
-            Some(Authorization::Basic(Credentials { username, password })) => {
+            Some(Authorization::Basic { username, password }) => {
                 request.basic_auth(username, Some(password.expose()))
             }
             Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
             None => request,
         };
-        let response = request.send().await.map_err(|error| failed(url, error))?;
-        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-        Answer::new(url.clone(), response)
+        dispatch(request, method, url).await
+    }
+
+    /// Sends a form, which may have secrets in it, and returns the answer, whatever it is.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        form: String,
+        headers: &HeaderMap,
+    ) -> Result<Answer> {
+        let request = self
+            .client(url)?
+            .post(url.clone())
+            .headers(headers.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+            .body(form);
+        dispatch(request, &Method::POST, url).await
     }
 
     /// Sends a request to `url` and on to wherever redirects lead. `authorization` is for the
@@ -135,6 +149,12 @@ impl Settings {
             source: io::Error::new(io::ErrorKind::InvalidData, error).into(),
         })
     }
+}
+
+async fn dispatch(request: RequestBuilder, method: &Method, url: &Url) -> Result<Answer> {
+    let response = request.send().await.map_err(|error| failed(url, error))?;
+    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+    Answer::new(url.clone(), response)
 }
 
 /// The error of a request that got no answer.
