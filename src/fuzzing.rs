@@ -74,6 +74,12 @@ pub fn content_range(text: &str) {
     fetch::fuzzing::content_range(text);
 }
 
+/// A file with credentials.
+#[cfg(feature = "fetch")]
+pub fn auth_file(bytes: &[u8]) {
+    fetch::fuzzing::auth_file(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -109,6 +115,7 @@ mod tests {
         {
             run_text("challenge", super::challenge);
             run_text("content_range", super::content_range);
+            run("auth_file", super::auth_file);
         }
     }
 }

@@ -209,6 +209,36 @@ fn written(file: &Map<String, Value>) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// For fuzz targets: a login can be read again, changes nothing else, and a logout takes it away.
+#[cfg(any(test, fuzzing))]
+pub(in crate::fetch) fn check(bytes: &[u8]) {
+    for name in ["quay.io", "docker.io", "quay.io/team/app"] {
+        let Ok(key) = name.parse::<LoginKey>() else { unreachable!("it is a registry") };
+        let image = key.as_image();
+        let find =
+            |bytes: &[u8]| AuthFile::parse(bytes)?.find(key.registry(), Some(image.repository()));
+        let before = find(bytes);
+        let changed = with(bytes, &key, "me", &Secret::new("s:t"));
+        if before.is_ok() {
+            let others = |bytes: &[u8]| {
+                let mut file: Map<String, Value> = parse(bytes).unwrap_or_default();
+                file.remove("auths");
+                file
+            };
+            let Ok(changed) = changed else { unreachable!("it was understood before") };
+            assert_eq!(others(&changed), others(bytes));
+            match find(&changed) {
+                Ok(Found::Here(found)) => assert_eq!(found, Credentials::new("me", "s:t")),
+                Ok(Found::Helper(_)) => {}
+                other => unreachable!("a login is lost: {}", other.is_ok()),
+            }
+            let gone = without(&changed, Some(&key));
+            let Ok(Some(gone)) = gone else { unreachable!("there is something to forget") };
+            assert_eq!(without(&gone, Some(&key)), Ok(None));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_longest_namespace_wins() {
-        let entry = |key: &str| format!("{key:?}:{{\"auth\":{:?}}}", auth(key));
+        let entry = |key: &str| format!("{key:?}:{{\"auth\":{:?}}}", auth(&key.replace(':', " ")));
         let entries = ["r.io", "r.io/a", "r.io/a/b", "r.io:5000"].map(entry).join(",");
         let file = format!("{{\"auths\":{{{entries}}}}}");
         for (registry, repository, expected) in [
@@ -235,7 +265,7 @@ mod tests {
             ("r.io", "a/b/c", "r.io/a/b"),
             ("r.io", "a/bc", "r.io/a"),
             ("r.io", "b", "r.io"),
-            ("r.io:5000", "a/b", "r.io:5000"),
+            ("r.io:5000", "a/b", "r.io 5000"),
         ] {
             assert_eq!(find(&file, registry, Some(repository)), user(expected), "{repository}");
         }

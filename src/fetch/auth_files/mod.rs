@@ -17,6 +17,8 @@ use crate::oci::Reference;
 use crate::sys::{change_user_file, read_user_file};
 pub use key::LoginKey;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use file::check;
 use file::{AuthFile, Found};
 use helper::Helper;
 

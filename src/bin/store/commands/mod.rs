@@ -8,6 +8,7 @@ mod images;
 mod init;
 mod inspect;
 mod lease;
+mod login;
 mod pull;
 mod rm;
 mod tag;
@@ -31,6 +32,8 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
+        Command::Login(args) => login::login(args, out),
+        Command::Logout(args) => login::logout(&args, out),
         Command::Images => images::run(&place.open()?, out),
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),

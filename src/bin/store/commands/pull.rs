@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Outcome, Place};
 use crate::args::{Policy, Progress, Pull};
+use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::progress::PullProgress;
@@ -50,7 +51,8 @@ fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
 fn registry(args: &Pull) -> Result<HttpRegistry, Failure> {
     let plain = args.images.iter().filter(|_| args.plain_http).map(Reference::registry);
     let builder = plain.fold(HttpRegistry::builder(), |builder, host| builder.plain_http(host));
-    Ok(builder.build()?)
+    let files = credentials::of_pull(&args.auth_file, &args.identity, &args.images)?;
+    Ok(builder.auth(files).build()?)
 }
 
 fn platform(args: &Pull) -> PlatformChoice {
@@ -69,12 +71,12 @@ fn policy(policy: Policy) -> PullPolicy {
     }
 }
 
-fn runtime() -> Result<Runtime, Error> {
+pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_multi_thread().enable_all().build().map_err(cannot_start)
 }
 
-fn cannot_start(source: io::Error) -> Error {
-    Error::Io { action: "start", path: "the threads of the pull".into(), source }
+pub(super) fn cannot_start(source: io::Error) -> Error {
+    Error::Io { action: "start", path: "the threads of the program".into(), source }
 }
 
 /// One after the other: a pull by itself uses the network and the disk as they can be used.
@@ -117,18 +119,18 @@ async fn pull_all(
 }
 
 /// The signals that ask for an end.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    pub(super) fn new() -> io::Result<Signals> {
         let interrupt = signal(SignalKind::interrupt())?;
         Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> Exit {
+    pub(super) async fn next(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
