@@ -225,7 +225,8 @@ pub(in crate::fetch) fn check(bytes: &[u8]) {
                 file.remove("auths");
                 file
             };
-            let Ok(changed) = changed else { unreachable!("it was understood before") };
+            // What is not looked at may still be what no JSON is.
+            let Ok(changed) = changed else { continue };
             assert_eq!(others(&changed), others(bytes));
             match find(&changed) {
                 Ok(Found::Here(found)) => assert_eq!(found, Credentials::new("me", "s:t")),
