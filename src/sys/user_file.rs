@@ -47,6 +47,7 @@ pub(crate) fn change_user_file(
     limit: u64,
     change: impl FnOnce(Option<Vec<u8>>) -> Result<Option<Vec<u8>>>,
 ) -> Result<bool> {
+    #[expect(clippy::disallowed_methods, reason = "this is src/sys")]
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -3,13 +3,15 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
             &["--platform <OS/ARCH[/VARIANT]>", "--all-platforms", "--policy", "--plain-http"],
         ),
         (&["pull"], &["missing:", "Examples:", "NAME@DIGEST"]),
+        (&["login"], &["<REGISTRY>", "--password-stdin", "--authfile <FILE>", "NAMESPACE"]),
+        (&["logout"], &["--all", "exit code is 4"]),
         (&["images"], &["List the images"]),
         (&["inspect"], &["<REF>", "docker.io/library/alpine:latest"]),
         (&["tag"], &["<SRC> <DST>", "docker.io/library/base:1"]),
