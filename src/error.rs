@@ -1,5 +1,6 @@
 //! The one error type of the crate.
 
+mod kind;
 mod show;
 
 use std::fmt;
@@ -7,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use show::{Chain, Messages, Space, Subject};
+pub use kind::ErrorKind;
+use show::{Chain, Each, Line, Messages, Space, Subject};
 
 use crate::oci::Digest;
 
@@ -324,6 +326,51 @@ pub enum Error {
         reason: String,
     },
 
+    /// Every server that has the image failed: its mirrors, and where it comes from.
+    #[error("no server could be used: {}", Each(errors))]
+    Endpoints {
+        /// Why each failed, in the order they were asked: the last is where the image comes from.
+        errors: Vec<Error>,
+    },
+
+    /// A name or an address leads to where no registry is: link-local, or a cloud's metadata.
+    #[error("will not connect to {url}: {address} {reason}")]
+    RefusedAddress {
+        /// The address that was asked for, without credentials.
+        url: String,
+        /// What it leads to.
+        address: std::net::IpAddr,
+        /// Why not there.
+        reason: &'static str,
+    },
+
+    /// The settings forbid to pull from a registry.
+    #[error("{name} is blocked by {}", path.display())]
+    Blocked {
+        /// The image.
+        name: String,
+        /// The file that says so.
+        path: PathBuf,
+    },
+
+    /// The address of a proxy makes no sense. It is not repeated, since it may have a password in it.
+    #[error("the address of the proxy cannot be used: it is {reason}")]
+    InvalidProxy {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A settings file cannot be used.
+    #[error("cannot use {}{}: {reason}", path.display(), Line(*line))]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// The line in it, counted from 1, where it can be told.
+        line: Option<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// Credentials are missing, or were refused.
     #[error("{registry} did not let us in: {reason}")]
     Unauthorized {
@@ -343,60 +390,7 @@ pub struct RegistryMessage {
     pub message: String,
 }
 
-/// What a caller can do about an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The input has to be changed.
-    InvalidInput,
-    /// Something stored is damaged.
-    Damage,
-    /// What was asked for does not exist.
-    NotFound,
-    /// Credentials are needed.
-    Unauthorized,
-    /// The network or the registry failed, also when asked again.
-    Network,
-    /// Bytes did not match their digest or length.
-    Mismatch,
-    /// Space has to be freed.
-    NoSpace,
-    /// There is no store.
-    NoStore,
-    /// Somebody else has to finish first.
-    Locked,
-    /// Anything else.
-    Other,
-}
-
 impl Error {
-    /// The kind of this error.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Error::InvalidDigest { .. }
-            | Error::InvalidReference { .. }
-            | Error::InvalidPlatform { .. } => ErrorKind::InvalidInput,
-            Error::Damaged { .. } | Error::UnreadableRoot { .. } => ErrorKind::Damage,
-            Error::RefNotFound { .. }
-            | Error::BlobNotFound { .. }
-            | Error::LeaseNotFound { .. }
-            | Error::NoPlatform { .. }
-            | Error::Registry { status: 404, .. } => ErrorKind::NotFound,
-            Error::Unauthorized { .. }
-            | Error::Credentials { .. }
-            | Error::Registry { status: 401 | 403, .. } => ErrorKind::Unauthorized,
-            Error::Network { .. }
-            | Error::Registry { .. }
-            | Error::BadResponse { .. }
-            | Error::UnusableRange { .. } => ErrorKind::Network,
-            Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => ErrorKind::Mismatch,
-            Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
-            Error::NoStore { .. } => ErrorKind::NoStore,
-            Error::Locked { .. } => ErrorKind::Locked,
-            _ => ErrorKind::Other,
-        }
-    }
-
     pub(crate) fn document(reason: impl fmt::Display) -> Error {
         Error::InvalidDocument { digest: None, reason: reason.to_string() }
     }

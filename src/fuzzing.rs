@@ -80,6 +80,12 @@ pub fn auth_file(bytes: &[u8]) {
     fetch::fuzzing::auth_file(bytes);
 }
 
+/// A value of `Link`.
+#[cfg(feature = "fetch")]
+pub fn link(text: &str) {
+    fetch::fuzzing::link(text);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -116,6 +122,7 @@ mod tests {
             run_text("challenge", super::challenge);
             run_text("content_range", super::content_range);
             run("auth_file", super::auth_file);
+            run_text("link", super::link);
         }
     }
 }

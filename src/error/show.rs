@@ -67,6 +67,25 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+pub(super) struct Each<'a>(pub(super) &'a [super::Error]);
+
+impl fmt::Display for Each<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if n == 0 { "" } else { "; then " })?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Line(pub(super) Option<usize>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, ", line {line}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

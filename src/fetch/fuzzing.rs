@@ -4,6 +4,7 @@ use super::auth_files;
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
 use super::range::ContentRange;
+use super::{link, listing};
 
 /// A `WWW-Authenticate` value, of a registry with TLS and of one without.
 pub(crate) fn challenge(text: &str) {
@@ -37,4 +38,15 @@ pub(crate) fn content_range(text: &str) {
 /// A file with credentials: what is read from it, and what a login and a logout make of it.
 pub(crate) fn auth_file(bytes: &[u8]) {
     auth_files::check(bytes);
+}
+
+/// A `Link` value.
+pub(crate) fn link(text: &str) {
+    let Ok(Some(target)) = link::next(&[text]) else {
+        return;
+    };
+    assert!(!target.contains('>') && text.contains(target), "{target:?}");
+    let alone = format!("<{target}>; rel=\"next\"");
+    assert_eq!(link::next(&[&alone]), Ok(Some(target)), "{alone:?}");
+    listing::next_page(target);
 }

@@ -1,21 +1,24 @@
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
-};
-use reqwest::{Method, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
+use super::blob_request::BlobRequest;
 use super::challenge::Challenge;
-use super::origin::{Origin, Scheme, registry_url, shown};
+use super::fallback::{Attempts, Ledger};
+use super::origin::{Origin, shown};
 use super::range::number;
+use super::relay::Relay;
 use super::session::{Door, Sessions};
-use super::transport::{Settings, Transport};
-use super::{Anonymous, AuthProvider, BlobBody, ByteRange, RawManifest, RegistryPull, body};
+use super::settings::{Endpoint, Step};
+use super::transport::{Connections, Transport};
+use super::{
+    BlobBody, ByteRange, HttpRegistryBuilder, RawManifest, RegistryPull, RegistrySettings, body,
+};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, MAX_DOCUMENT_SIZE, MediaType, Reference};
 
@@ -40,71 +43,190 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// # Ok(()) }
 /// ```
 pub struct HttpRegistry {
-    pub(super) plain_http: BTreeSet<String>,
-    pub(super) transport: Transport,
-    pub(super) sessions: Sessions,
+    pub(super) registries: Arc<Registries>,
+}
+
+/// What all requests share, also those that a body makes when it goes on elsewhere.
+pub(super) struct Registries {
+    plain_http: BTreeSet<String>,
+    settings: Arc<RegistrySettings>,
+    connections: Arc<Connections>,
+    sessions: Sessions,
+    pub(super) ledger: Arc<Ledger>,
+    /// Where to ask, by registry and repository, and by whether the name has a digest.
+    steps: Mutex<HashMap<(String, String, bool), Arc<[Step]>>>,
 }
 
 impl HttpRegistry {
     /// The settings of a client, to be changed before it is made.
     pub fn builder() -> HttpRegistryBuilder {
-        HttpRegistryBuilder {
-            plain_http: BTreeSet::new(),
-            auth: Arc::new(Anonymous),
-            settings: Settings {
-                user_agent: concat!("layerstore/", env!("CARGO_PKG_VERSION")).to_owned(),
-                connect_timeout: Duration::from_secs(10),
-                read_timeout: Duration::from_secs(30),
-            },
+        HttpRegistryBuilder::new()
+    }
+}
+
+impl Registries {
+    pub(super) fn client(
+        plain_http: BTreeSet<String>,
+        settings: Arc<RegistrySettings>,
+        connections: Connections,
+        sessions: Sessions,
+    ) -> HttpRegistry {
+        let registries = Registries {
+            plain_http,
+            settings,
+            connections: Arc::new(connections),
+            sessions,
+            ledger: Arc::default(),
+            steps: Mutex::default(),
+        };
+        HttpRegistry { registries: Arc::new(registries) }
+    }
+
+    /// The servers to ask for what `digest` names, or else for what the name stands for.
+    async fn attempts(&self, image: &Reference, digest: Option<&Digest>) -> Result<Attempts> {
+        let digested = image.digest().is_some();
+        let key = (image.registry().to_owned(), image.repository().to_owned(), digested);
+        // Nothing that holds this lock can leave the map half changed.
+        let known = self.steps.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let steps = match known {
+            Some(steps) => steps,
+            None => {
+                let (settings, image) = (Arc::clone(&self.settings), image.clone());
+                let plain = self.plain_http.contains(image.registry());
+                let steps: Arc<[Step]> =
+                    super::puller::blocking(move || settings.steps(&image, plain)).await?.into();
+                let mut all = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(key, Arc::clone(&steps));
+                steps
+            }
+        };
+        // The names of its own are part of what a server is asked for, and not of who it is.
+        let named = |step: &Step| {
+            let (registry, repository) = (&step.endpoint.image, step.endpoint.image.repository());
+            let mut step = step.clone();
+            step.endpoint.image =
+                image.elsewhere(registry.registry().to_owned(), repository.to_owned());
+            step
+        };
+        let steps: Vec<_> = steps.iter().map(named).collect();
+        Ok(self.ledger.attempts(&steps, image, digest))
+    }
+
+    /// The way to the registry itself, and nothing of its mirrors; and who may be let in there.
+    pub(super) async fn origin_of(&self, image: &Reference) -> Result<(Endpoint, Transport)> {
+        let (settings, plain) = (Arc::clone(&self.settings), self.is_plain(image));
+        let wanted = image.clone();
+        let steps = super::puller::blocking(move || settings.steps(&wanted, plain)).await?;
+        let of_itself = |step: Step| {
+            (!step.last_resort && step.endpoint.origin.serves(step.endpoint.image.registry()))
+                .then_some(step.endpoint)
+        };
+        let endpoint = steps.into_iter().rev().find_map(of_itself);
+        let endpoint = endpoint.ok_or_else(|| Error::InvalidReference {
+            text: image.registry().to_owned(),
+            reason: "the settings do not lead to the registry itself".to_owned(),
+        })?;
+        let transport = Transport::to(&self.connections, &endpoint);
+        Ok((endpoint, transport))
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Asks a server for something in the image's repository, and proves who we are when it wants
+    /// to know: once, since a registry that refuses what it has just asked for will refuse it
+    /// again.
+    pub(super) async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        method: Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Answer> {
+        let url = endpoint.url(path);
+        let (origin, image) = (&endpoint.origin, &endpoint.image);
+        let transport = Transport::to(&self.connections, endpoint);
+        let repository = Some(image.repository());
+        let door = Door { transport: &transport, origin, image, repository };
+
+        let known = self.sessions.current(&door).await?;
+        let answer = transport.follow(&method, &url, headers, known.as_ref()).await?;
+        if !asks_for_proof(&answer, origin) {
+            return Ok(answer);
+        }
+        let challenge = Challenge::choose(answer.challenges(), origin)
+            .map_err(|why| door.closed(format!("it {why}")))?;
+        answer.discard().await;
+        let proof = self.sessions.answer(&door, challenge, known.as_ref()).await?;
+        let answer = transport.follow(&method, &url, headers, Some(&proof)).await?;
+        match asks_for_proof(&answer, origin) {
+            true => Err(door.refused(Some(&proof), &answer.into_messages().await)),
+            false => Ok(answer),
         }
     }
 
-    /// Asks the registry of `image` for something in its repository, and proves who we are when
-    /// it wants to know: once, since a registry that refuses what it has just asked for will
-    /// refuse it again.
-    async fn ask(
+    /// Asks the servers of an image for something in its repository, until one answers.
+    ///
+    /// `path` is what follows the name of the repository, with its query if it has one.
+    pub(super) async fn ask_any(
         &self,
         method: Method,
         image: &Reference,
         path: &str,
         headers: &HeaderMap,
     ) -> Result<Answer> {
-        let unusable = || Error::InvalidReference {
-            text: image.to_string(),
-            reason: "its registry is not a host that can be connected to".to_owned(),
-        };
-        let plain = self.plain_http.contains(image.registry());
-        let scheme = if plain { Scheme::Http } else { Scheme::Https };
-        let mut url = registry_url(scheme, image.registry()).ok_or_else(unusable)?;
-        url.set_path(&format!("/v2/{}/{path}", image.repository()));
-        let origin = Origin::of(&url).ok_or_else(unusable)?;
-        let repository = Some(image.repository());
-        let door = Door { transport: &self.transport, origin: &origin, image, repository };
+        let mut attempts = self.attempts(image, image.digest()).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.ask(&endpoint, method.clone(), path, headers).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
 
-        let known = self.sessions.current(&door).await?;
-        let answer = self.transport.follow(&method, &url, headers, known.as_ref()).await?;
-        if !asks_for_proof(&answer, &origin) {
-            return Ok(answer);
-        }
-        let challenge = Challenge::choose(answer.challenges(), &origin)
-            .map_err(|why| door.closed(format!("it {why}")))?;
-        answer.discard().await;
-        let proof = self.sessions.answer(&door, challenge, known.as_ref()).await?;
-        let answer = self.transport.follow(&method, &url, headers, Some(&proof)).await?;
-        match asks_for_proof(&answer, &origin) {
-            true => Err(door.refused(Some(&proof), &answer.into_messages().await)),
-            false => Ok(answer),
-        }
+    /// A request to wherever an address leads that a manifest of `image` names, without credentials.
+    /// What may be reached from there is judged as for a redirect by the image's registry.
+    pub(super) async fn ask_anybody(
+        &self,
+        image: &Reference,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Answer> {
+        let mut attempts = self.attempts(image, image.digest()).await?;
+        let Some(registry) = attempts.next() else {
+            return Err(attempts.into_error());
+        };
+        let transport = Transport::to(&self.connections, &registry);
+        transport.follow(&Method::GET, url, headers, None).await
+    }
+
+    /// Whether the registry of `image` may be spoken to without TLS.
+    pub(super) fn is_plain(&self, image: &Reference) -> bool {
+        self.plain_http.contains(image.registry())
     }
 
     async fn head_manifest(&self, image: &Reference) -> Result<Descriptor> {
+        let mut attempts = self.attempts(image, image.digest()).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.head_manifest_at(&endpoint).await {
+                Ok(found) => return Ok(found),
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn head_manifest_at(&self, endpoint: &Endpoint) -> Result<Descriptor> {
+        let image = &endpoint.image;
         let path = manifest_path(image, None);
-        let answer = self.ask(Method::HEAD, image, &path, &accept_manifests()).await?;
+        let answer = self.ask(endpoint, Method::HEAD, &path, &accept_manifests()).await?;
         match answer.status().as_u16() {
             200 => {}
             // Only the answer to a GET can say more.
             408 | 429 | 500 | 502..=504 => return Err(answer.into_error().await),
-            _ => return Ok(self.get_manifest(image, None).await?.descriptor()),
+            _ => return Ok(self.get_manifest_at(endpoint, None).await?.descriptor()),
         }
         let size = answer.header(CONTENT_LENGTH).and_then(number);
         let media_type = answer.header(CONTENT_TYPE).map(MediaType::new);
@@ -112,7 +234,7 @@ impl HttpRegistry {
             (content_digest(&answer)?, size, media_type)
         else {
             // A registry need not tell (distribution specification, "Checking if content exists").
-            return Ok(self.get_manifest(image, None).await?.descriptor());
+            return Ok(self.get_manifest_at(endpoint, None).await?.descriptor());
         };
         if size > MAX_DOCUMENT_SIZE {
             let what = format!("the answer of {}", shown(&answer.url));
@@ -127,13 +249,32 @@ impl HttpRegistry {
         }
     }
 
-    async fn get_manifest(
+    pub(super) async fn get_manifest(
         &self,
         image: &Reference,
         digest: Option<&Digest>,
     ) -> Result<RawManifest> {
+        let mut attempts = self.attempts(image, digest.or(image.digest())).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.get_manifest_at(&endpoint, digest).await {
+                Ok(found) => {
+                    self.ledger.served(image, &found.digest, &endpoint);
+                    return Ok(found);
+                }
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn get_manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        digest: Option<&Digest>,
+    ) -> Result<RawManifest> {
+        let image = &endpoint.image;
         let path = manifest_path(image, digest);
-        let answer = self.ask(Method::GET, image, &path, &accept_manifests()).await?;
+        let answer = self.ask(endpoint, Method::GET, &path, &accept_manifests()).await?;
         if answer.status() != StatusCode::OK {
             return Err(unexpected(answer).await);
         }
@@ -155,43 +296,66 @@ impl HttpRegistry {
     }
 
     async fn get_blob(
-        &self,
+        self: &Arc<Self>,
         image: &Reference,
         blob: &Descriptor,
         range: Option<ByteRange>,
     ) -> Result<BlobBody> {
-        let mut headers = HeaderMap::new();
-        let mut wanted = None;
-        if let Some(range) = range {
-            let text = range.to_string();
-            let Some(bytes) = range.within(blob.size) else {
-                let reason = format!("the blob has {} bytes", blob.size);
-                return Err(Error::UnusableRange {
-                    url: blob.digest.to_string(),
-                    range: text,
-                    reason,
-                });
-            };
-            // A range is made of digits, which every header may have.
-            headers.extend(HeaderValue::try_from(text).map(|value| (RANGE, value)));
-            wanted = Some(bytes);
+        let wanted = BlobRequest::new(blob, range)?;
+        let elsewhere = match self.get_foreign(image, blob, &wanted).await {
+            Some(Err(error)) if !matches!(error, Error::UnusableRange { .. }) => Some(error),
+            Some(got) => return got,
+            None => None,
+        };
+        match (self.get_from_registries(image, blob, range).await, elsewhere) {
+            // That the registry has no such layer is as it should be.
+            (Err(Error::Registry { status: 404, .. }), Some(error)) => Err(error),
+            (got, _) => got,
         }
-        let answer =
-            self.ask(Method::GET, image, &format!("blobs/{}", blob.digest), &headers).await?;
-        match (answer.status().as_u16(), wanted) {
-            (200, _) => body::whole(answer, blob.size),
-            (206, Some(wanted)) => body::part(answer, wanted, blob.size),
-            (416, Some(wanted)) => {
-                Err(body::unusable_range(&answer, wanted, "it answered 416, no such range"))
+    }
+
+    async fn get_from_registries(
+        self: &Arc<Self>,
+        image: &Reference,
+        blob: &Descriptor,
+        range: Option<ByteRange>,
+    ) -> Result<BlobBody> {
+        let mut attempts = self.attempts(image, Some(&blob.digest)).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.get_blob_at(&endpoint, blob, range).await {
+                Ok(body) => {
+                    self.ledger.served(image, &blob.digest, &endpoint);
+                    if attempts.is_over() {
+                        return Ok(body);
+                    }
+                    // A server that ignores ranges sends more than was asked for.
+                    let end = range.filter(|range| range.start == body.start);
+                    let end = end.and_then(|range| range.end).unwrap_or(blob.size);
+                    let (registries, image, blob) = (Arc::clone(self), image.clone(), blob.clone());
+                    return Ok(Relay { registries, attempts, image, blob }.over(body, end));
+                }
+                Err(error) => attempts.failed(error),
             }
-            _ => Err(unexpected(answer).await),
         }
+        Err(attempts.into_error())
+    }
+
+    pub(super) async fn get_blob_at(
+        &self,
+        endpoint: &Endpoint,
+        blob: &Descriptor,
+        range: Option<ByteRange>,
+    ) -> Result<BlobBody> {
+        let wanted = BlobRequest::new(blob, range)?;
+        let path = format!("blobs/{}", blob.digest);
+        let answer = self.ask(endpoint, Method::GET, &path, &wanted.headers).await?;
+        wanted.body(answer).await
     }
 }
 
 impl RegistryPull for HttpRegistry {
     fn resolve<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Descriptor>> {
-        self.head_manifest(reference).boxed()
+        self.registries.head_manifest(reference).boxed()
     }
 
     fn manifest<'a>(
@@ -199,7 +363,7 @@ impl RegistryPull for HttpRegistry {
         reference: &'a Reference,
         digest: Option<&'a Digest>,
     ) -> BoxFuture<'a, Result<RawManifest>> {
-        self.get_manifest(reference, digest).boxed()
+        self.registries.get_manifest(reference, digest).boxed()
     }
 
     fn blob<'a>(
@@ -208,62 +372,37 @@ impl RegistryPull for HttpRegistry {
         blob: &'a Descriptor,
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>> {
-        self.get_blob(reference, blob, range).boxed()
-    }
-}
-
-/// The settings of an [`HttpRegistry`]; what [`HttpRegistry::builder`] makes.
-#[must_use]
-pub struct HttpRegistryBuilder {
-    plain_http: BTreeSet<String>,
-    auth: Arc<dyn AuthProvider>,
-    settings: Settings,
-}
-
-impl HttpRegistryBuilder {
-    /// Speaks HTTP without TLS with this registry, named as in [`Reference::registry`]. All others
-    /// are spoken to by TLS, those on this machine too: nothing falls back to less by itself.
-    pub fn plain_http(mut self, registry: impl Into<String>) -> Self {
-        self.plain_http.insert(registry.into());
-        self
+        self.registries.get_blob(reference, blob, range).boxed()
     }
 
-    /// Who to be at which registry. Default: [`Anonymous`].
-    pub fn auth(mut self, provider: impl AuthProvider + 'static) -> Self {
-        self.auth = Arc::new(provider);
-        self
+    fn tags<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Vec<String>>> {
+        self.registries.list_tags(reference).boxed()
     }
 
-    /// The `User-Agent`. Default: `layerstore/VERSION`.
-    pub fn user_agent(mut self, text: impl Into<String>) -> Self {
-        self.settings.user_agent = text.into();
-        self
+    fn referrers<'a>(
+        &'a self,
+        reference: &'a Reference,
+        subject: &'a Digest,
+        artifact_type: Option<&'a MediaType>,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>>> {
+        self.registries.list_referrers(reference, subject, artifact_type).boxed()
     }
 
-    /// How long connecting may take, TLS included. Default: 10 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
-        self
+    fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
+        let ledger = &self.registries.ledger;
+        ledger.distrust(reference, &blob.digest);
+        let all = self.registries.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (
+            reference.registry().to_owned(),
+            reference.repository().to_owned(),
+            reference.digest().is_some(),
+        );
+        let steps = all.get(&key).map(|steps| &steps[..]).unwrap_or_default();
+        ledger.attempts(steps, reference, Some(&blob.digest)).next().is_some()
     }
 
-    /// How long a server may take to begin its answer, and to send the next bytes of a body.
-    /// Default: 30 s.
-    pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.read_timeout = timeout;
-        self
-    }
-
-    /// Makes the client; it connects when it is asked for something.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Network`] where a setting is unusable, as a user agent with a line break in it.
-    pub fn build(self) -> Result<HttpRegistry> {
-        Ok(HttpRegistry {
-            plain_http: self.plain_http,
-            transport: Transport::new(self.settings)?,
-            sessions: Sessions::new(self.auth),
-        })
+    fn origins(&self, reference: &Reference, blob: &Descriptor) -> Vec<Origin> {
+        self.registries.ledger.origins(reference, &blob.digest)
     }
 }
 

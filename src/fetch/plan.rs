@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::puller::{Pull, blocking};
+use super::puller::{Pull, Referrers, blocking};
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
 use crate::oci::{
     BlobKind, Descriptor, Digest, Document, Index, MAX_DEPTH, MAX_DESCRIPTORS, MAX_DOCUMENT_SIZE,
-    PlatformChoice,
+    PlatformChoice, Reference,
 };
 use crate::store::Pinned;
 
@@ -22,7 +23,11 @@ pub(super) struct Plan {
     /// The configs and layers, each once, with what pins them.
     pub(super) blobs: Vec<(Descriptor, Pinned)>,
     /// The config of an image that has no index: only it says for which platform the image is.
-    pub(super) only_config: Option<Digest>,
+    pub(super) only_config: Option<Descriptor>,
+    /// The foreign layers that are left out.
+    pub(super) foreign: Vec<Descriptor>,
+    /// How many of the documents are here because they are about others.
+    pub(super) referrers: u64,
 }
 
 /// A document that is in the store.
@@ -40,37 +45,94 @@ pub(super) async fn plan(
     root: &Descriptor,
     brought: Option<RawManifest>,
 ) -> Result<Plan> {
-    let mut planner = Planner { pull, seen: HashSet::new(), plan: Plan::default() };
-    planner.seen.insert(root.digest);
-    let pinned = pull.pin(&[root]).await?;
-    let mut level = vec![(root.clone(), pinned.into_iter().next(), brought)];
-    let mut depth = 1;
-    // Level by level, so that the children of one are pinned together.
-    while !level.is_empty() {
-        let mut wanted = Vec::new();
-        for (descriptor, pinned, brought) in level {
-            let pinned = pinned.ok_or(Error::BlobNotFound { digest: descriptor.digest })?;
-            let document = planner.document(&descriptor, pinned, brought).await?;
-            planner.children(&descriptor, document, depth, &mut wanted).await?;
-        }
-        depth += 1;
-        let pinned = pull.pin(&wanted.iter().collect::<Vec<_>>()).await?;
-        level = wanted
-            .into_iter()
-            .zip(pinned)
-            .map(|(descriptor, pinned)| (descriptor, Some(pinned), None))
-            .collect();
+    let (seen, named) = (HashSet::from([root.digest]), HashSet::from([root.digest]));
+    let mut planner = Planner { pull, seen, named, plan: Plan::default() };
+    planner.follow(vec![Step { brought, ..Step::new(root.clone()) }]).await?;
+    if *pull.referrers() != Referrers::None {
+        planner.follow_referrers().await?;
     }
     Ok(planner.plan)
 }
 
 struct Planner<'a> {
     pull: &'a Pull<'a>,
+    /// What is in the plan, or left out of it for good.
     seen: HashSet<Digest>,
+    /// What the documents lead to, platforms that are not wanted among it: what is counted.
+    named: HashSet<Digest>,
     plan: Plan,
 }
 
+/// A document that is about to be looked at.
+struct Step {
+    descriptor: Descriptor,
+    /// Its bytes, where they are at hand.
+    brought: Option<RawManifest>,
+    /// What it was listed as being about.
+    about: Option<Digest>,
+    /// Whether it is part of something that refers to the image, and not of the image.
+    beside: bool,
+}
+
+impl Step {
+    fn new(descriptor: Descriptor) -> Step {
+        Step { descriptor, brought: None, about: None, beside: false }
+    }
+}
+
 impl Planner<'_> {
+    /// Follows documents, level by level, so that all of a level are pinned together.
+    async fn follow(&mut self, mut level: Vec<Step>) -> Result<()> {
+        let mut depth = 1;
+        while !level.is_empty() {
+            let roots: Vec<&Descriptor> = level.iter().map(|step| &step.descriptor).collect();
+            let pinned = self.pull.pin(&roots).await?;
+            let mut wanted = Vec::new();
+            for (step, pinned) in level.into_iter().zip(pinned) {
+                let Step { descriptor, brought, about, beside } = step;
+                let document = self.document(&descriptor, pinned, brought).await?;
+                let subject = document.subject().map(|subject| subject.digest);
+                if about.is_some_and(|about| subject != Some(about)) {
+                    let reason = "it was listed as being about another than it says".to_owned();
+                    return Err(Error::document(reason).of_document(&descriptor.digest));
+                }
+                let children = self.children(&descriptor, document, depth, beside).await?;
+                wanted.extend(children);
+            }
+            level = wanted;
+            depth += 1;
+        }
+        Ok(())
+    }
+
+    /// Asks for what refers to the documents of the image, then for what refers to those. What was
+    /// seen is not followed again, so a circle ends as soon as it is closed.
+    async fn follow_referrers(&mut self) -> Result<()> {
+        let mut subjects = 0;
+        for _ in 1..MAX_DEPTH {
+            let documents = self.plan.documents[subjects..].iter();
+            let asked: Vec<Digest> = documents.map(|it| *it.pinned.digest()).collect();
+            subjects = self.plan.documents.len();
+            let listed = self.pull.referrers_of(asked).await?;
+            let mut level = Vec::new();
+            for (subject, descriptor) in listed {
+                self.name(&subject, [&descriptor])?;
+                if matches!(descriptor.media_type.kind(), BlobKind::Index | BlobKind::Manifest)
+                    && self.seen.insert(descriptor.digest)
+                {
+                    level.push(Step {
+                        about: Some(subject),
+                        beside: true,
+                        ..Step::new(descriptor)
+                    });
+                }
+            }
+            self.plan.referrers += level.len() as u64;
+            self.follow(level).await?;
+        }
+        Ok(())
+    }
+
     /// A document from the store, or else from the registry into the store.
     async fn document(
         &mut self,
@@ -115,45 +177,84 @@ impl Planner<'_> {
                 more: false,
             });
         }
+        // A registry may leave the type out, but not call the document something else.
+        let (announced, sent) = (&descriptor.media_type, &raw.media_type);
+        if !sent.as_str().is_empty() && sent != announced {
+            let reason = format!("it was announced as {announced} but is sent as {sent}");
+            return Err(Error::document(reason).of_document(digest));
+        }
         Ok(raw)
     }
 
-    /// Sorts a document's children into further documents, which go to `wanted`, and blobs.
+    /// Puts a document's blobs into the plan, and returns its further documents.
     async fn children(
         &mut self,
         descriptor: &Descriptor,
         document: Document,
         depth: usize,
-        wanted: &mut Vec<Descriptor>,
-    ) -> Result<()> {
-        let blobs: Vec<Descriptor> = match document {
+        beside: bool,
+    ) -> Result<Vec<Step>> {
+        self.name(&descriptor.digest, document.children())?;
+        let (documents, blobs) = match document {
             Document::Index(index) => {
                 if depth > MAX_DEPTH {
                     let reason = format!("indexes are nested deeper than {MAX_DEPTH}");
                     return Err(Error::document(reason).of_document(&descriptor.digest));
                 }
-                let selected = self.select(&index)?;
-                let (documents, blobs): (Vec<_>, Vec<_>) = selected
+                let selected = if beside { index.manifests } else { self.select(&index)? };
+                selected
                     .into_iter()
                     .filter(|child| self.seen.insert(child.digest))
-                    .partition(|child| child.media_type.kind() != BlobKind::Other);
-                wanted.extend(documents);
-                blobs
+                    .partition(|child| child.media_type.kind() != BlobKind::Other)
             }
             Document::Manifest(manifest) => {
-                if depth == 1 {
-                    self.plan.only_config = Some(manifest.config.digest);
+                if depth == 1 && !beside {
+                    self.plan.only_config = Some(manifest.config.clone());
                 }
                 let all = std::iter::once(manifest.config).chain(manifest.layers);
-                all.filter(|child| self.seen.insert(child.digest)).collect()
+                (Vec::new(), all.filter(|child| self.seen.insert(child.digest)).collect())
             }
         };
-        if self.seen.len() > MAX_DESCRIPTORS {
-            let reason = format!("it leads to more than {MAX_DESCRIPTORS} blobs");
-            return Err(Error::document(reason).of_document(&descriptor.digest));
-        }
+        let of = |error: Error| error.of_document(&descriptor.digest);
+        self.blobs(blobs).await.map_err(of)?;
+        documents.into_iter().map(|child| embedded_step(child, beside).map_err(of)).collect()
+    }
+
+    /// Pins blobs, and sorts them into what is wanted and what is left out.
+    async fn blobs(&mut self, blobs: Vec<Descriptor>) -> Result<()> {
         let pinned = self.pull.pin(&blobs.iter().collect::<Vec<_>>()).await?;
-        self.plan.blobs.extend(blobs.into_iter().zip(pinned));
+        for (mut blob, mut pinned) in blobs.into_iter().zip(pinned) {
+            // Also where the blob is there: a document that lies is no better for that.
+            let data = blob.embedded()?;
+            blob.data = None;
+            match data {
+                Some(data) if !pinned.is_present() => {
+                    pinned = self.pull.save(data.into(), blob.digest).await?;
+                }
+                _ => {}
+            }
+            let left_out =
+                blob.is_foreign() && !pinned.is_present() && !self.pull.includes_foreign();
+            match left_out {
+                true => self.plan.foreign.push(blob),
+                false => self.plan.blobs.push((blob, pinned)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what a document leads to. What is not wanted counts as well: the store would have to
+    /// follow it too.
+    fn name<'d>(
+        &mut self,
+        document: &Digest,
+        children: impl IntoIterator<Item = &'d Descriptor>,
+    ) -> Result<()> {
+        self.named.extend(children.into_iter().map(|child| child.digest));
+        if self.named.len() > MAX_DESCRIPTORS {
+            let reason = format!("it leads to more than {MAX_DESCRIPTORS} blobs");
+            return Err(Error::document(reason).of_document(document));
+        }
         Ok(())
     }
 
@@ -161,13 +262,30 @@ impl Planner<'_> {
         let choice = self.pull.platform();
         let selected = choice.select(&index.manifests);
         if selected.is_empty() && *choice != PlatformChoice::All {
-            return Err(no_platform(self.pull, &index.manifests));
+            return Err(no_platform(self.pull.reference(), self.pull.platform(), &index.manifests));
         }
         Ok(selected.into_iter().cloned().collect())
     }
 }
 
-fn no_platform(pull: &Pull<'_>, manifests: &[Descriptor]) -> Error {
+/// The next step to a document, which its descriptor may have in itself.
+fn embedded_step(mut descriptor: Descriptor, beside: bool) -> Result<Step> {
+    let data = descriptor.embedded()?;
+    descriptor.data = None;
+    let brought = data.map(|data| RawManifest {
+        bytes: data.into(),
+        media_type: descriptor.media_type.clone(),
+        digest: descriptor.digest,
+    });
+    Ok(Step { brought, beside, ..Step::new(descriptor) })
+}
+
+/// The error of an index that has nothing for a platform.
+pub(super) fn no_platform(
+    reference: &Reference,
+    wanted: &PlatformChoice,
+    manifests: &[Descriptor],
+) -> Error {
     let mut available: Vec<String> = manifests
         .iter()
         .filter(|entry| !entry.is_attestation())
@@ -176,8 +294,8 @@ fn no_platform(pull: &Pull<'_>, manifests: &[Descriptor]) -> Error {
     available.sort();
     available.dedup();
     Error::NoPlatform {
-        reference: pull.reference().to_string(),
-        wanted: pull.platform().to_string(),
+        reference: reference.to_string(),
+        wanted: wanted.to_string(),
         available: if available.is_empty() { "none".to_owned() } else { available.join(", ") },
     }
 }
@@ -191,6 +309,29 @@ impl Pull<'_> {
         let lease = self.lease().clone();
         let blobs: Vec<_> = blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
         blocking(move || lease.pin(&blobs)).await
+    }
+
+    /// What refers to these documents, as the registry lists it, each with what it is about.
+    async fn referrers_of(&self, subjects: Vec<Digest>) -> Result<Vec<(Digest, Descriptor)>> {
+        let wanted = match self.referrers() {
+            Referrers::OfType(media_type) => Some(media_type),
+            Referrers::None | Referrers::All => None,
+        };
+        let lists: Vec<Vec<_>> = stream::iter(subjects)
+            .map(|subject| async move {
+                let _connection = self.connection().await;
+                let listed = retry(
+                    self.budget(),
+                    |_| self.registry().referrers(self.reference(), &subject, wanted),
+                    |retry| self.tell_retry(subject, retry.delay, retry.error),
+                );
+                let listed = listed.await?.into_iter();
+                Ok::<_, Error>(listed.map(|descriptor| (subject, descriptor)).collect())
+            })
+            .buffered(self.concurrency())
+            .try_collect()
+            .await?;
+        Ok(lists.into_iter().flatten().collect())
     }
 
     /// Puts a document that is in memory into the store, under the digest that it has.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Origin;
 use crate::oci::Digest;
 
 /// Something that happened during a pull.
@@ -19,6 +20,15 @@ pub enum Event {
         blobs: u64,
         /// Their sizes together, in bytes.
         bytes: u64,
+    },
+    /// A foreign layer is left out: it is not there, and was not asked for.
+    Foreign {
+        /// The layer.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// Where it may be had, as its manifest says.
+        urls: Vec<String>,
     },
     /// A blob was there already.
     Reused {
@@ -53,6 +63,13 @@ pub enum Event {
         done: u64,
         /// Who it is, as far as can be told.
         holder: String,
+    },
+    /// It is known which servers a blob came from.
+    Served {
+        /// The blob.
+        digest: Digest,
+        /// The servers, in the order they were asked: more than one where one broke off.
+        origins: Vec<Origin>,
     },
     /// A blob is in place.
     Finished {

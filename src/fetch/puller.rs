@@ -2,15 +2,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::local;
+use super::local::{self, Whole};
+use super::pace::RateLimit;
 use super::plan::{Plan, plan};
 use super::progress::{Event, Observer};
-use super::transfer::{Arrival, fetch};
+use super::pulled::Pulled;
+use super::transfer::fetch;
 use super::{RawManifest, RegistryPull, RetryBudget, RetryPolicy, retry};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, MediaType, PlatformChoice, Reference};
+use crate::oci::{Descriptor, MediaType, PlatformChoice, Reference};
 use crate::store::{BlobStore, Lease, Pinned};
 
 /// When the registry is asked.
@@ -23,6 +25,23 @@ pub enum PullPolicy {
     Missing,
     /// Never: an image that is not there whole is an error.
     Never,
+}
+
+/// What is brought beside an image: manifests that are about it and that nothing in it names, as
+/// signatures, attestations and SBOMs (distribution specification, "Listing Referrers").
+///
+/// They are kept for as long as what they are about is, and collected with it. Those about them are
+/// brought too, as the signature of an SBOM, to a depth of [`MAX_DEPTH`](crate::oci::MAX_DEPTH)
+/// with the image as 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Referrers {
+    /// Nothing.
+    #[default]
+    None,
+    /// Whatever the registry lists.
+    All,
+    /// What it lists of one artifact type.
+    OfType(MediaType),
 }
 
 /// Brings images from a registry into a store.
@@ -49,54 +68,30 @@ pub struct Puller {
     registry: Arc<dyn RegistryPull>,
     platform: PlatformChoice,
     policy: PullPolicy,
+    referrers: Referrers,
+    include_foreign: bool,
     retry: RetryPolicy,
     concurrency: usize,
+    connections: usize,
+    rate: Option<u64>,
     observer: Observer,
-}
-
-/// What a pull did. All sizes are in bytes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Pulled {
-    /// The ref that names the image now.
-    #[serde(rename = "ref")]
-    pub name: String,
-    /// The digest of the image's index or manifest.
-    pub digest: Digest,
-    /// What of the two it is.
-    pub media_type: MediaType,
-    /// The size of everything the image is made of, as far as it was wanted.
-    pub size: u64,
-    /// How many blobs this pull downloaded, manifests and indexes among them.
-    pub fetched_blobs: u64,
-    /// How many bytes it downloaded.
-    pub fetched_bytes: u64,
-    /// How many blobs were there, or were brought by another process meanwhile.
-    pub reused_blobs: u64,
-    /// Their sizes.
-    pub reused_bytes: u64,
-    /// How many bytes earlier, broken downloads had left.
-    pub resumed_bytes: u64,
-    /// How many of the reused blobs another process brought while this one waited.
-    pub waited_blobs: u64,
-    /// How many requests were repeated.
-    pub retries: u64,
-    /// How long it took.
-    pub seconds: f64,
 }
 
 impl Puller {
     /// A puller with the defaults: this machine's platform, always asking the registry, six blobs
-    /// at a time.
+    /// at a time over at most eight connections.
     pub fn new(store: BlobStore, registry: Arc<dyn RegistryPull>) -> Puller {
         Puller {
             store,
             registry,
             platform: PlatformChoice::default(),
             policy: PullPolicy::default(),
+            referrers: Referrers::default(),
+            include_foreign: false,
             retry: RetryPolicy::default(),
             concurrency: 6,
+            connections: 8,
+            rate: None,
             observer: Observer::default(),
         }
     }
@@ -115,6 +110,22 @@ impl Puller {
         self
     }
 
+    /// What is brought beside the image. Asked for only where the registry is asked at all: what
+    /// [`PullPolicy::Missing`] finds whole has what it has.
+    #[must_use]
+    pub fn referrers(mut self, referrers: Referrers) -> Puller {
+        self.referrers = referrers;
+        self
+    }
+
+    /// Whether foreign layers are fetched too, from the addresses that the manifest gives. They are
+    /// layers that their registry need not have, as those of Windows; an image is whole without.
+    #[must_use]
+    pub fn include_foreign(mut self, include: bool) -> Puller {
+        self.include_foreign = include;
+        self
+    }
+
     /// How patient a pull is.
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Puller {
@@ -126,6 +137,21 @@ impl Puller {
     #[must_use]
     pub fn concurrency(mut self, blobs: usize) -> Puller {
         self.concurrency = blobs.max(1);
+        self
+    }
+
+    /// How many connections one pull has at a time for blobs; at least one. A large blob takes
+    /// several where one is slower than the line.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Puller {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// How many bytes of blobs one pull takes in a second; no limit by default.
+    #[must_use]
+    pub fn limit_rate(mut self, bytes_per_second: u64) -> Puller {
+        self.rate = Some(bytes_per_second);
         self
     }
 
@@ -147,7 +173,14 @@ impl Puller {
         let (store, holder) = (self.store.clone(), format!("pull {reference}"));
         let lease = blocking(move || store.lease(&holder)).await?;
         let budget = RetryBudget::new(self.retry.clone());
-        let pull = Pull { puller: self, reference, lease, budget };
+        let pull = Pull {
+            puller: self,
+            reference,
+            lease,
+            budget,
+            connections: Semaphore::new(self.connections),
+            rate: self.rate.map(RateLimit::new),
+        };
         let mut pulled = pull.run().await?;
         pulled.retries = pull.budget.used().into();
         pulled.seconds = started.elapsed().as_secs_f64();
@@ -161,6 +194,8 @@ pub(super) struct Pull<'a> {
     reference: &'a Reference,
     lease: Lease,
     budget: RetryBudget,
+    connections: Semaphore,
+    rate: Option<RateLimit>,
 }
 
 impl Pull<'_> {
@@ -180,12 +215,42 @@ impl Pull<'_> {
         &self.puller.platform
     }
 
+    pub(super) fn referrers(&self) -> &Referrers {
+        &self.puller.referrers
+    }
+
+    pub(super) fn includes_foreign(&self) -> bool {
+        self.puller.include_foreign
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.puller.concurrency
+    }
+
     pub(super) fn lease(&self) -> &Lease {
         &self.lease
     }
 
     pub(super) fn budget(&self) -> &RetryBudget {
         &self.budget
+    }
+
+    /// Waits for one of the pull's connections.
+    pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed, so this never fails.
+        self.connections.acquire().await.ok()
+    }
+
+    /// One of the pull's connections, if one is free.
+    pub(super) fn spare_connection(&self) -> Option<Option<SemaphorePermit<'_>>> {
+        self.connections.try_acquire().ok().map(Some)
+    }
+
+    /// Waits until so many bytes more may have come.
+    pub(super) async fn pay(&self, bytes: u64) {
+        if let Some(rate) = &self.rate {
+            rate.pay(bytes).await;
+        }
     }
 
     pub(super) fn tell(&self, event: Event) {
@@ -206,6 +271,7 @@ impl Pull<'_> {
         self.tell(Event::Resolved { digest: root.digest });
         if let Some(Local { root: known, wanted: Some(wanted) }) = &local
             && known.digest == root.digest
+            && *self.referrers() == Referrers::None
         {
             return Ok(self.nothing_to_do(known, wanted));
         }
@@ -217,12 +283,13 @@ impl Pull<'_> {
     async fn local(&self) -> Result<Option<Local>> {
         let (store, lease) = (self.store().clone(), self.lease.clone());
         let (name, platform) = (self.reference.to_string(), self.platform().clone());
+        let foreign = self.includes_foreign();
         blocking(move || match store.pin_ref(&lease, &name) {
             Err(Error::RefNotFound { .. }) => Ok(None),
             Err(error) => Err(error),
             Ok(root) => {
                 // What is damaged does not count as there: the pull brings it anew.
-                let wanted = local::wanted(&store, &root, &platform).unwrap_or(None);
+                let wanted = local::wanted(&store, &root, &platform, foreign).unwrap_or(None);
                 Ok(Some(Local { root, wanted }))
             }
         })
@@ -246,13 +313,17 @@ impl Pull<'_> {
     }
 
     async fn carry_out(&self, root: &Descriptor, plan: Plan) -> Result<Pulled> {
-        let Plan { documents, mut blobs, only_config } = plan;
+        let Plan { documents, mut blobs, only_config, foreign, referrers } = plan;
         let mut report = Pulled::new(self.reference, root);
+        report.referrers = referrers;
+        self.leave_out(&foreign, &mut report);
         for document in &documents {
             report.size += document.pinned.size();
             report.count(document.pinned.size(), document.fetched);
         }
-        report.size += blobs.iter().map(|(blob, _)| blob.size).sum::<u64>();
+        // Sizes are what a document declares, and may be absurd.
+        let add = |sum: u64, (blob, _): &(Descriptor, Pinned)| sum.saturating_add(blob.size);
+        report.size = blobs.iter().fold(report.size, add);
         let count = (documents.len() + blobs.len()) as u64;
         self.tell(Event::Planned { blobs: count, bytes: report.size });
 
@@ -263,7 +334,9 @@ impl Pull<'_> {
             .map(|document| document.pinned)
             .chain(blobs.iter().map(|(_, pinned)| pinned.clone()))
             .collect();
-        let is_config = |blob: &Descriptor| Some(blob.digest) == only_config;
+        let is_config = |blob: &Descriptor| {
+            only_config.as_ref().is_some_and(|config| config.digest == blob.digest)
+        };
         let (config, rest) = blobs.into_iter().partition(|(blob, _)| is_config(blob));
         self.bring(config, &mut report).await?;
         if let Some(config) = only_config {
@@ -297,7 +370,7 @@ impl Pull<'_> {
 
     /// An image without an index says only in its config what it is for. Who asked for a platform
     /// by name is not given another.
-    async fn check_platform(&self, config: Digest) -> Result<()> {
+    async fn check_platform(&self, config: Descriptor) -> Result<()> {
         let store = self.store().clone();
         let Some(platform) = blocking(move || local::platform(&store, &config)).await? else {
             return Ok(());
@@ -312,9 +385,18 @@ impl Pull<'_> {
         })
     }
 
-    fn nothing_to_do(&self, root: &Descriptor, wanted: &[Descriptor]) -> Pulled {
+    fn leave_out(&self, foreign: &[Descriptor], report: &mut Pulled) {
+        for Descriptor { digest, size, urls, .. } in foreign {
+            report.foreign_blobs += 1;
+            report.foreign_bytes = report.foreign_bytes.saturating_add(*size);
+            self.tell(Event::Foreign { digest: *digest, size: *size, urls: urls.clone() });
+        }
+    }
+
+    fn nothing_to_do(&self, root: &Descriptor, wanted: &Whole) -> Pulled {
         let mut report = Pulled::new(self.reference, root);
-        for blob in wanted {
+        self.leave_out(&wanted.foreign, &mut report);
+        for blob in &wanted.blobs {
             report.size += blob.size;
             report.count(blob.size, false);
             self.tell(Event::Reused { digest: blob.digest, size: blob.size });
@@ -327,48 +409,7 @@ impl Pull<'_> {
 struct Local {
     root: Descriptor,
     /// All that is wanted of it, if all of that is there.
-    wanted: Option<Vec<Descriptor>>,
-}
-
-impl Pulled {
-    fn new(reference: &Reference, root: &Descriptor) -> Pulled {
-        Pulled {
-            name: reference.to_string(),
-            digest: root.digest,
-            media_type: root.media_type.clone(),
-            size: 0,
-            fetched_blobs: 0,
-            fetched_bytes: 0,
-            reused_blobs: 0,
-            reused_bytes: 0,
-            resumed_bytes: 0,
-            waited_blobs: 0,
-            retries: 0,
-            seconds: 0.0,
-        }
-    }
-
-    fn count(&mut self, size: u64, fetched: bool) {
-        let (blobs, bytes) = match fetched {
-            true => (&mut self.fetched_blobs, &mut self.fetched_bytes),
-            false => (&mut self.reused_blobs, &mut self.reused_bytes),
-        };
-        *blobs += 1;
-        *bytes += size;
-    }
-
-    fn arrived(&mut self, size: u64, arrival: Arrival) {
-        match arrival {
-            Arrival::Fetched { resumed } => {
-                self.count(size - resumed, true);
-                self.resumed_bytes += resumed;
-            }
-            Arrival::Waited => {
-                self.count(size, false);
-                self.waited_blobs += 1;
-            }
-        }
-    }
+    wanted: Option<Whole>,
 }
 
 /// Runs what blocks on a thread for such work.

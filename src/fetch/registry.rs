@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::ByteRange;
+use super::{ByteRange, Origin};
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, MediaType, Reference};
 
@@ -36,6 +36,9 @@ pub trait RegistryPull: Send + Sync {
 
     /// A blob, or a part of it, from the repository of `reference`.
     ///
+    /// A foreign layer comes from the `urls` of its descriptor, if it has any, and only if none of
+    /// them has it from the registry.
+    ///
     /// The bytes are not verified: who reads them hashes them. Their number is: the stream ends
     /// with an error when there are fewer or more than `blob.size` promises.
     ///
@@ -51,6 +54,37 @@ pub trait RegistryPull: Send + Sync {
         blob: &'a Descriptor,
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>>;
+
+    /// Hears that the bytes of `blob` that came from here were not those of its digest. Says
+    /// whether there is somebody else to ask, so that it is worth beginning again.
+    fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
+        let _ = (reference, blob);
+        false
+    }
+
+    /// The servers that `blob` came from so far, in the order they were asked.
+    fn origins(&self, reference: &Reference, blob: &Descriptor) -> Vec<Origin> {
+        let _ = (reference, blob);
+        Vec::new()
+    }
+
+    /// The tags of the repository of `reference`, all of them, in the registry's order.
+    ///
+    /// No part of a pull.
+    fn tags<'a>(&'a self, reference: &'a Reference) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// What refers to `subject` in the repository of `reference`: the descriptors of signatures,
+    /// attestations and SBOMs that name it as their subject, with their artifact types; only those
+    /// of `artifact_type`, where that is given. None where nothing does.
+    ///
+    /// Required, and without a default that finds nothing: an image whose signatures were not
+    /// looked for must not look like one that has none.
+    fn referrers<'a>(
+        &'a self,
+        reference: &'a Reference,
+        subject: &'a Digest,
+        artifact_type: Option<&'a MediaType>,
+    ) -> BoxFuture<'a, Result<Vec<Descriptor>>>;
 }
 
 /// A manifest or an index as it came, not yet parsed.

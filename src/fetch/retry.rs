@@ -82,6 +82,10 @@ impl RetryBudget {
                 // `own` has the jitter: added, it keeps those who got the same answer apart.
                 bearable.then(|| if wish.is_zero() { own } else { *wish + own.min(*wish) })
             }
+            Error::Endpoints { errors } => match errors.last() {
+                Some(error) => self.wait(own, error),
+                None => Some(own),
+            },
             _ => Some(own),
         }
     }
@@ -162,6 +166,8 @@ pub fn is_transient(error: &Error) -> bool {
     match error {
         Error::Registry { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
         Error::Network { source, .. } => !is_tls_failure(source.as_ref()),
+        // Where the image comes from decides: mirrors may well never have it.
+        Error::Endpoints { errors } => errors.last().is_some_and(is_transient),
         _ => false,
     }
 }

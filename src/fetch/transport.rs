@@ -2,21 +2,26 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
-use super::Secret;
 use super::answer::Answer;
 use super::origin::{Origin, shown};
+use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
+use super::settings::{Endpoint, Tls};
+use super::{Proxies, RegistrySettings, Secret};
 use crate::error::{Error, Result};
 
 /// How long an idle connection is kept: less than common servers keep theirs, so that few
 /// requests are sent into one that is being closed.
 const IDLE: Duration = Duration::from_secs(50);
+
+/// What was tried when there is no connection.
+pub(super) const CONNECT: &str = "connect to";
 
 /// What proves who we are.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,24 +36,95 @@ pub(super) struct Settings {
     pub(super) user_agent: String,
     pub(super) connect_timeout: Duration,
     pub(super) read_timeout: Duration,
+    pub(super) proxies: Proxies,
 }
 
 /// HTTP/1.1 connections, pooled by origin.
 ///
 /// HTTP/1.1 alone, since its connections are independent: large blobs that share one HTTP/2
 /// connection share one TCP window, and the packet that one loses stops them all.
-pub(super) struct Transport {
+pub(super) struct Connections {
     settings: Settings,
-    plain: Client,
-    /// Made when it is needed, since making it reads all certificates of the system, and fails
-    /// where there are none.
-    tls: OnceLock<Client>,
+    registries: Arc<RegistrySettings>,
+    lookup: Arc<dyn Lookup>,
+    /// A client for each way to connect. Those with TLS are made when they are needed, since
+    /// making one reads all certificates of the system, and fails where there are none.
+    clients: Mutex<Vec<(Way, Client)>>,
+}
+
+/// What connections share that one client makes.
+#[derive(Clone, PartialEq, Eq)]
+struct Way {
+    /// How TLS is spoken; nothing for connections without it.
+    tls: Option<Arc<Tls>>,
+    reach: Reach,
+}
+
+impl Connections {
+    pub(super) fn new(
+        settings: Settings,
+        registries: Arc<RegistrySettings>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Connections> {
+        let connections = Connections { settings, registries, lookup, clients: Mutex::default() };
+        // Made at once to find settings that are unusable.
+        connections.client(Way { tls: None, reach: Reach::Any })?;
+        Ok(connections)
+    }
+
+    fn client(&self, way: Way) -> Result<Client> {
+        // Nothing that holds this lock can leave the list half changed.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = clients.iter().find(|(known, _)| *known == way) {
+            return Ok(client.clone());
+        }
+        let Settings { user_agent, connect_timeout, read_timeout, proxies } = self.settings.clone();
+        let guard = Guard { lookup: Arc::clone(&self.lookup), reach: way.reach };
+        let builder = Client::builder()
+            .user_agent(user_agent)
+            .connect_timeout(connect_timeout)
+            .read_timeout(read_timeout)
+            .pool_idle_timeout(IDLE)
+            .http1_only()
+            .retry(reqwest::retry::never())
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .dns_resolver(guard)
+            // Nothing of the environment but what the caller read there.
+            .no_proxy()
+            .proxy(reqwest::Proxy::custom(move |url| proxies.of(url)));
+        let builder = match &way.tls {
+            Some(tls) => tls.apply(builder)?,
+            None => builder.tls_certs_only([]),
+        };
+        let client = builder.build().map_err(|error| Error::Network {
+            action: "set up",
+            url: "the HTTP client".to_owned(),
+            // The settings of the program, or the certificates of the system: not transient.
+            source: io::Error::new(io::ErrorKind::InvalidData, error).into(),
+        })?;
+        clients.push((way, client.clone()));
+        Ok(client)
+    }
+}
+
+/// The way to one server, and to where it sends us.
+pub(super) struct Transport {
+    connections: Arc<Connections>,
+    home: Origin,
+    tls: Arc<Tls>,
+    /// Sent to this server alone.
+    headers: HeaderMap,
 }
 
 impl Transport {
-    pub(super) fn new(settings: Settings) -> Result<Transport> {
-        let plain = settings.client(|client| client.tls_certs_only([]))?;
-        Ok(Transport { settings, plain, tls: OnceLock::new() })
+    pub(super) fn to(connections: &Arc<Connections>, endpoint: &Endpoint) -> Transport {
+        Transport {
+            connections: Arc::clone(connections),
+            home: endpoint.origin.clone(),
+            tls: Arc::clone(&endpoint.tls),
+            headers: endpoint.headers.clone(),
+        }
     }
 
     /// Sends one request and returns the answer, whatever it is.
@@ -59,12 +135,7 @@ impl Transport {
         headers: &HeaderMap,
         authorization: Option<&Authorization>,
     ) -> Result<Answer> {
-        let mut request = self
-            .client(url)?
-            .request(method.clone(), url.clone())
-            .headers(headers.clone())
-            // Blobs are named by the bytes as they are stored: nothing may repack them.
-            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut request = self.request(method, url, headers).await?;
         request = match authorization {
             Some(Authorization::Basic { username, password }) => {
                 request.basic_auth(username, Some(password.expose()))
@@ -83,12 +154,31 @@ impl Transport {
         headers: &HeaderMap,
     ) -> Result<Answer> {
         let request = self
-            .client(url)?
-            .post(url.clone())
-            .headers(headers.clone())
+            .request(&Method::POST, url, headers)
+            .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
         dispatch(request, &Method::POST, url).await
+    }
+
+    async fn request(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<RequestBuilder> {
+        let home = Origin::of(url).as_ref() == Some(&self.home);
+        let client = match home {
+            true => self.client(url, Reach::Any, Arc::clone(&self.tls))?,
+            false => self.client(url, self.reach_of(url).await, Arc::new(self.tls_of(url)?))?,
+        };
+        let own = if home { self.headers.clone() } else { HeaderMap::new() };
+        Ok(client
+            .request(method.clone(), url.clone())
+            .headers(own)
+            .headers(headers.clone())
+            // Blobs are named by the bytes as they are stored: nothing may repack them.
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
     }
 
     /// Sends a request to `url` and on to wherever redirects lead. `authorization` is for the
@@ -118,37 +208,50 @@ impl Transport {
         Err(Error::BadResponse { url: shown(&url), reason })
     }
 
-    fn client(&self, url: &Url) -> Result<&Client> {
-        if url.scheme() != "https" {
-            return Ok(&self.plain);
+    fn client(&self, url: &Url, reach: Reach, tls: Arc<Tls>) -> Result<Client> {
+        reach.check_url(url).map_err(|refused| refuse(url, refused))?;
+        // By way of a proxy, it is the proxy's address that is connected to, which is the user's
+        // to choose, and the proxy that resolves the name.
+        let proxied = self.connections.settings.proxies.of(url).is_some();
+        let reach = if proxied { Reach::Any } else { reach };
+        let tls = (url.scheme() == "https").then_some(tls);
+        self.connections.client(Way { tls, reach })
+    }
+
+    /// How TLS is spoken with a server that this one sent us to.
+    fn tls_of(&self, url: &Url) -> Result<Tls> {
+        let own = self.connections.registries.tls(&host_and_port(url))?;
+        Ok(own.trusting(&self.tls.for_others()))
+    }
+
+    /// Where this server may send us: from the public network to the private one only if users
+    /// wrote something down about that host.
+    async fn reach_of(&self, url: &Url) -> Reach {
+        let same_host = url.host_str() == Some(self.home.host());
+        if same_host || self.connections.registries.knows(&host_and_port(url)) {
+            return Reach::Any;
         }
-        if let Some(client) = self.tls.get() {
-            return Ok(client);
-        }
-        let client = self.settings.client(|client| client.https_only(true))?;
-        Ok(self.tls.get_or_init(|| client))
+        let host = self.home.host().trim_start_matches('[').trim_end_matches(']');
+        let private = match host.parse() {
+            Ok(address) => is_private(address),
+            Err(_) => {
+                let found = self.connections.lookup.lookup(host.to_owned()).await;
+                found.is_ok_and(|all| all.into_iter().any(is_private))
+            }
+        };
+        if private { Reach::Any } else { Reach::Public }
     }
 }
 
-impl Settings {
-    fn client(&self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client> {
-        let builder = Client::builder()
-            .user_agent(&self.user_agent)
-            .connect_timeout(self.connect_timeout)
-            .read_timeout(self.read_timeout)
-            .pool_idle_timeout(IDLE)
-            .http1_only()
-            .retry(reqwest::retry::never())
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy();
-        change(builder).build().map_err(|error| Error::Network {
-            action: "set up",
-            url: "the HTTP client".to_owned(),
-            // The settings of the program, or the certificates of the system: not transient.
-            source: io::Error::new(io::ErrorKind::InvalidData, error).into(),
-        })
-    }
+/// The host of an address as the names of images have it.
+fn host_and_port(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn refuse(url: &Url, refused: Refused) -> Error {
+    let Refused { address, reason } = refused;
+    Error::RefusedAddress { url: shown(url), address, reason }
 }
 
 async fn dispatch(request: RequestBuilder, method: &Method, url: &Url) -> Result<Answer> {
@@ -159,8 +262,11 @@ async fn dispatch(request: RequestBuilder, method: &Method, url: &Url) -> Result
 
 /// The error of a request that got no answer.
 fn failed(url: &Url, error: reqwest::Error) -> Error {
+    if let Some(refused) = Refused::within(&error) {
+        return refuse(url, refused);
+    }
     let action = match (error.is_connect(), error.is_timeout()) {
-        (true, _) => "connect to",
+        (true, _) => CONNECT,
         (false, true) => "get an answer in time from",
         (false, false) => "get an answer from",
     };

@@ -41,8 +41,10 @@ struct Step {
 enum Reading {
     /// It is made of nothing else.
     Leaf,
-    /// Its parent says that it is an index or a manifest.
-    Declared(MediaType),
+    /// A ref says that it is an index or a manifest.
+    Root(MediaType),
+    /// An index says that it is an index or a manifest.
+    Child(MediaType),
     /// It may be either, or neither.
     Unknown,
 }
@@ -74,7 +76,7 @@ impl<'a> Marker<'a> {
         let Ref { name, descriptor } = root;
         let digest = descriptor.digest;
         let there = self.store.open_blob(&digest).map(drop);
-        let step = Step { digest, reading: Reading::of(&descriptor.media_type) };
+        let step = Step { digest, reading: Reading::of(&descriptor.media_type, Reading::Root) };
         there.and_then(|()| self.mark(Keeper::Ref, step)).map_err(|source| {
             let root = match name {
                 Some(name) => format!("the ref {name:?}"),
@@ -137,7 +139,10 @@ impl<'a> Marker<'a> {
             let is_index = matches!(document, Document::Index(_));
             work.extend(document.children().map(|child| Step {
                 digest: child.digest,
-                reading: if is_index { Reading::of(&child.media_type) } else { Reading::Leaf },
+                reading: match is_index {
+                    true => Reading::of(&child.media_type, Reading::Child),
+                    false => Reading::Leaf,
+                },
             }));
         }
         Ok(())
@@ -159,8 +164,10 @@ impl<'a> Marker<'a> {
     /// Reads a document, its digest verified; `None` if it is absent, as a platform that was not
     /// pulled is, or if it is a blob of another kind.
     ///
-    /// What its parent calls an index or a manifest and cannot be read as one is an error, also
-    /// where the bytes are those of the digest: another program may know what it is made of.
+    /// What a ref calls an index or a manifest and cannot be read as one is an error, also where the
+    /// bytes are those of the digest: another program may know what it is made of. An index, which
+    /// anybody may have written, is not trusted to stop every collection so: its child is then
+    /// what it looks like.
     fn read(&self, digest: &Digest, reading: &Reading) -> Result<Option<Document>> {
         let blob = match self.store.open_blob(digest) {
             Err(Error::BlobNotFound { .. }) => return Ok(None),
@@ -171,9 +178,14 @@ impl<'a> Marker<'a> {
             Reading::Leaf => Ok(None),
             Reading::Unknown if size > MAX_DOCUMENT_SIZE => Ok(None),
             Reading::Unknown => Ok(Document::sniff(&blob.read_small(size)?)),
-            Reading::Declared(media_type) => {
+            Reading::Root(media_type) => {
                 let parsed = Document::parse(&blob.read_small(size)?, media_type);
                 parsed.map(Some).map_err(|error| error.of_document(digest))
+            }
+            Reading::Child(_) if size > MAX_DOCUMENT_SIZE => Ok(None),
+            Reading::Child(media_type) => {
+                let bytes = blob.read_small(size)?;
+                Ok(Document::parse(&bytes, media_type).ok().or_else(|| Document::sniff(&bytes)))
             }
         }
     }
@@ -192,10 +204,10 @@ impl Step {
 }
 
 impl Reading {
-    fn of(media_type: &MediaType) -> Reading {
+    fn of(media_type: &MediaType, declared: impl Fn(MediaType) -> Reading) -> Reading {
         match media_type.kind() {
             BlobKind::Index | BlobKind::Manifest | BlobKind::Schema1 => {
-                Reading::Declared(media_type.clone())
+                declared(media_type.clone())
             }
             // Another tool's word for what may well be a document.
             BlobKind::Other => Reading::Unknown,

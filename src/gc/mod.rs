@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::store::leases::{self, LeaseReader, Pin};
-use crate::store::{BlobStore, Layout, LeaseState, collector};
+use crate::store::{BlobStore, Layout, LeaseState, collector, refs};
 use mark::Marker;
 
 /// What a collection may remove.
@@ -163,8 +163,9 @@ impl Cycle<'_> {
     }
 
     fn mark_refs(&mut self) -> Result<()> {
-        let refs = collector::durable_refs(self.layout).map_err(|source| {
-            Error::UnreadableRoot { root: "index.json".to_owned(), source: Box::new(source) }
+        let refs = refs::read_durable(self.layout).map_err(|source| Error::UnreadableRoot {
+            root: "index.json".to_owned(),
+            source: Box::new(source),
         })?;
         refs.iter().try_for_each(|root| self.marker.mark_ref(root))
     }

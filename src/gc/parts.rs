@@ -1,7 +1,8 @@
 use super::Cycle;
 use crate::error::Result;
 use crate::oci::Digest;
-use crate::store::{collector, part};
+use crate::store::collector;
+use crate::store::part_names::{self, PartNames};
 
 impl Cycle<'_> {
     /// Removes the parts that nobody works on and that are too old to be continued, and those whose
@@ -12,11 +13,11 @@ impl Cycle<'_> {
     pub(super) fn expire_parts(&mut self) -> Result<()> {
         for name in self.layout.parts.names()? {
             let name = name?;
-            let Some(digest) = collector::digest_of_part(&name) else {
+            let Some(digest) = part_names::digest_of(&name) else {
                 continue;
             };
-            // A part and its lock are one: the lock only counts where there is no part.
-            let (part, _) = part::names(&digest);
+            // They are one: lock and state only count where there is no part.
+            let part = PartNames::of(&digest).part;
             let is_one = name == part || self.layout.parts.meta(&part)?.is_none();
             if is_one && self.is_expired(&digest)? {
                 self.expire(&digest)?;
@@ -25,15 +26,18 @@ impl Cycle<'_> {
         Ok(())
     }
 
-    /// Whether a part is to be removed. So is a lock without one, which says nothing.
+    /// Whether a part is to be removed. So is a lock or a state without one, which says nothing.
     fn is_expired(&self, digest: &Digest) -> Result<bool> {
-        let (name, lock_name) = part::names(digest);
-        Ok(match self.layout.parts.meta(&name)? {
+        let names = PartNames::of(digest);
+        Ok(match self.layout.parts.meta(&names.part)? {
             Some(part) => {
                 self.is_older(part.modified, self.options.part_ttl)
                     || self.layout.blob_meta(digest)?.is_some_and(|blob| blob.is_file)
             }
-            None => self.layout.parts.meta(&lock_name)?.is_some(),
+            None => {
+                self.layout.parts.meta(&names.lock)?.is_some()
+                    || self.layout.parts.meta(&names.state)?.is_some()
+            }
         })
     }
 
@@ -46,15 +50,16 @@ impl Cycle<'_> {
         if !self.is_expired(digest)? {
             return Ok(());
         }
-        let (name, lock_name) = part::names(digest);
-        if let Some(part) = self.layout.parts.meta(&name)? {
+        let names = PartNames::of(digest);
+        if let Some(part) = self.layout.parts.meta(&names.part)? {
             self.report.parts_removed += 1;
             self.report.parts_removed_bytes += part.len;
-            self.unlink(&self.layout.parts, &name)?;
+            self.unlink(&self.layout.parts, &names.part)?;
         }
+        self.unlink(&self.layout.parts, &names.state)?;
         // The lock's file goes last and while it is held: whoever waits for it looks whether it
         // still has its name.
-        self.unlink(&self.layout.parts, &lock_name)?;
+        self.unlink(&self.layout.parts, &names.lock)?;
         drop(lock);
         Ok(())
     }

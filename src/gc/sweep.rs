@@ -144,7 +144,7 @@ impl Cycle<'_> {
 
     /// Removes what writers that were killed left beside `index.json` and among the parts.
     fn remove_temporaries(&mut self) -> Result<()> {
-        for dir in [&self.layout.root, &self.layout.parts] {
+        for dir in [&self.layout.root, &self.layout.parts, &self.layout.leases] {
             for name in dir.names()? {
                 let name = name?;
                 if collector::is_temporary(&name)

@@ -33,6 +33,9 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, base first.
     pub layers: Vec<Descriptor>,
+    /// What kind of artifact this is, where it is no image (image specification, "Guidelines for
+    /// Artifact Usage").
+    pub artifact_type: Option<MediaType>,
     /// What this document is about, if it is about another.
     pub subject: Option<Box<Descriptor>>,
 }
@@ -158,6 +161,7 @@ fn parse_manifest(bytes: &[u8], media_type: &MediaType) -> Result<Manifest, Erro
         media_type: media_type.clone(),
         config: Descriptor::from_spec(spec.config())?,
         layers: spec.layers().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
+        artifact_type: spec.artifact_type().as_ref().map(|it| MediaType::new(it.as_ref())),
         subject: subject(spec.subject())?,
     })
 }

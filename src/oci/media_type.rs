@@ -29,6 +29,19 @@ impl MediaType {
     /// `application/vnd.docker.distribution.manifest.v2+json`.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
+    /// What the configs of images are called: those that say how to run one.
+    const CONFIGS: [&str; 2] = [
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+    ];
+
+    /// What the media types of layers begin with that may not be handed on by everybody: Docker's
+    /// "foreign" ones, and OCI's "non-distributable" ones, which have the same use.
+    const FOREIGN: [&str; 2] = [
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    ];
+
     /// What a registry is asked for, best first.
     pub const ACCEPTED: [&str; 4] =
         [Self::OCI_INDEX, Self::OCI_MANIFEST, Self::DOCKER_LIST, Self::DOCKER_MANIFEST];
@@ -54,6 +67,17 @@ impl MediaType {
             | "application/vnd.docker.distribution.manifest.v1+prettyjws" => BlobKind::Schema1,
             _ => BlobKind::Other,
         }
+    }
+
+    /// Whether it is that of an image's config, and not of what an artifact has in its place.
+    pub fn is_image_config(&self) -> bool {
+        Self::CONFIGS.contains(&self.as_str())
+    }
+
+    /// Whether it is that of a foreign layer: one that its maker alone may distribute, so that the
+    /// registry need not have it (image specification, "Non-Distributable Layers").
+    pub fn is_foreign(&self) -> bool {
+        Self::FOREIGN.iter().any(|prefix| self.as_str().starts_with(prefix))
     }
 }
 
@@ -90,5 +114,20 @@ mod tests {
         let media_type = MediaType::new(" Application/vnd.OCI.image.index.v1+json; charset=utf-8");
         assert_eq!(media_type.as_str(), MediaType::OCI_INDEX);
         assert_eq!(media_type.kind(), BlobKind::Index);
+    }
+
+    #[test]
+    fn foreign_layers_are_told_by_their_types() {
+        for (text, foreign) in [
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar", true),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar", true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", true),
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", false),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", false),
+        ] {
+            assert_eq!(MediaType::new(text).is_foreign(), foreign, "{text}");
+        }
     }
 }

@@ -26,3 +26,6 @@ pub const MAX_DEPTH: usize = 4;
 
 /// How many descriptors one closure may have.
 pub const MAX_DESCRIPTORS: usize = 10_000;
+
+/// The largest config that is read, in bytes.
+pub const MAX_CONFIG_SIZE: u64 = 8 * 1024 * 1024;

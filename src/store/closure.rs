@@ -1,9 +1,11 @@
 use std::collections::HashSet;
 
-use super::blob::read_document;
+use super::blob::{Blob, read_document};
 use super::layout::Layout;
 use crate::error::{Error, Result};
-use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS};
+use crate::oci::{
+    BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS, MAX_DOCUMENT_SIZE,
+};
 
 /// What a blob is to the image that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -28,7 +30,8 @@ pub struct Node {
     /// What it is.
     pub role: Role,
     /// Whether a file of its size lies under its name. Of an index's platforms those that were not
-    /// pulled are absent, and that is no damage.
+    /// pulled are absent, and that is no damage; nor is it that a
+    /// [foreign](Descriptor::is_foreign) layer is.
     pub present: bool,
 }
 
@@ -37,6 +40,27 @@ pub(crate) fn closure(layout: &Layout, root: &Descriptor) -> Result<Vec<Node>> {
     let mut walk = Walk { layout, seen: HashSet::new(), nodes: Vec::new() };
     walk.visit(root, Walk::role_of(root, Role::Layer), 1)?;
     Ok(walk.nodes)
+}
+
+/// Fails if something is missing of what a blob is made of, be it an index, a manifest or neither.
+/// Platforms of an index that were not pulled are not missing.
+pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<()> {
+    let blob = Blob::open(layout, root)?;
+    let size = blob.len();
+    if size > MAX_DOCUMENT_SIZE {
+        return Ok(());
+    }
+    let media_type = match Document::sniff(&blob.read_small(size)?) {
+        None => return Ok(()),
+        Some(Document::Index(index)) => index.media_type,
+        Some(Document::Manifest(manifest)) => manifest.media_type,
+    };
+    let needed = |node: &&Node| matches!(node.role, Role::Config | Role::Layer);
+    let nodes = closure(layout, &Descriptor::new(media_type, *root, size))?;
+    match nodes.iter().filter(needed).find(|node| !node.present) {
+        Some(node) => Err(Error::BlobNotFound { digest: node.descriptor.digest }),
+        None => Ok(()),
+    }
 }
 
 struct Walk<'a> {

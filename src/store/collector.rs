@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::layout::Layout;
-use super::part;
-use super::refs::{self, Ref};
+use super::part_names::PartNames;
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 use crate::sys::{Aside, Filesystem, Lock, LockMode};
 
 /// How long the end of other processes' leases is waited for, each of which takes microseconds.
@@ -41,17 +40,6 @@ pub(crate) fn lock(layout: &Layout) -> Result<Lock> {
     }
 }
 
-/// The refs, none of which a power cut can take back: not one that was removed before this was
-/// called may come to life again once its blobs are gone.
-pub(crate) fn durable_refs(layout: &Layout) -> Result<Vec<Ref>> {
-    // Read before the sync: had `index.json` been replaced between a sync and a read, what was
-    // read would not be what is durable. A later state than the one that was read does no harm,
-    // since what it adds is pinned.
-    let refs = refs::read(layout)?;
-    refs::read_durable(layout)?;
-    Ok(refs)
-}
-
 /// Whether hardly any space is left, or this cannot be told.
 pub(crate) fn is_low_on_space(layout: &Layout) -> bool {
     Filesystem::available(layout.root.path()).map_or(true, |available| available < LOW)
@@ -62,17 +50,10 @@ pub(crate) fn is_temporary(name: &str) -> bool {
     Aside::is_leftover(name)
 }
 
-/// The blob whose part, or whose part's lock, has this name.
-pub(crate) fn digest_of_part(name: &str) -> Option<Digest> {
-    let stem = name.strip_suffix(".part").or_else(|| name.strip_suffix(".lock"))?;
-    let (algorithm, hex) = stem.split_once('-')?;
-    Digest::from_hex(algorithm.parse::<Algorithm>().ok()?, hex).ok()
-}
-
 /// Takes the lock of a part that nobody works on; `None` if somebody does, or if there is none and
 /// none is to be made.
 pub(crate) fn lock_idle_part(layout: &Layout, digest: &Digest, make: bool) -> Result<Option<Lock>> {
-    let (_, lock_name) = part::names(digest);
+    let lock_name = PartNames::of(digest).lock;
     let file = match make {
         true => layout.parts.open_or_create(&lock_name)?,
         false => match layout.parts.open_writable(&lock_name)? {

@@ -1,14 +1,25 @@
 //! The bytes of `index.json`: pure, so that it can be fuzzed.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::refs::Ref;
 use crate::oci::{Descriptor, MediaType};
 
 /// The annotations that carry a ref's name: the image specification's, which skopeo and umoci read,
 /// and containerd's. Both are written; either is understood.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// An entry of `index.json`: a name for an image, and a root of the collector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Ref {
+    /// The name; other tools write entries without one, which keep blobs alive all the same.
+    pub name: Option<String>,
+    /// The index or manifest that it names.
+    pub descriptor: Descriptor,
+}
 
 /// `index.json` as it is on disk. Whatever other tools put there is kept as it was.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,14 +63,12 @@ impl IndexFile {
 
     /// The refs, unnamed entries too.
     pub(crate) fn refs(&self) -> Result<Vec<Ref>, String> {
-        self.entries
-            .iter()
-            .map(|entry| {
-                let descriptor: Descriptor = serde_json::from_value(entry.clone())
-                    .map_err(|error| format!("an entry is no descriptor: {error}"))?;
-                Ok(Ref { name: name_of(entry).map(str::to_owned), descriptor })
-            })
-            .collect()
+        self.entries.iter().map(parse_entry).collect()
+    }
+
+    /// The refs that are understood: what another tool wrote is no reason not to find the rest.
+    pub(crate) fn known_refs(&self) -> Vec<Ref> {
+        self.entries.iter().filter_map(|entry| parse_entry(entry).ok()).collect()
     }
 
     /// Points a name at a descriptor; whether that changed anything.
@@ -90,6 +99,12 @@ impl IndexFile {
         self.entries.retain(|entry| !is_named(entry, name));
         self.entries.len() != before
     }
+}
+
+fn parse_entry(entry: &Value) -> Result<Ref, String> {
+    let descriptor: Descriptor = serde_json::from_value(entry.clone())
+        .map_err(|error| format!("an entry is no descriptor: {error}"))?;
+    Ok(Ref { name: name_of(entry).map(str::to_owned), descriptor })
 }
 
 fn name_of(entry: &Value) -> Option<&str> {
@@ -153,6 +168,7 @@ mod tests {
         }
         let bad = IndexFile::parse(br#"{"manifests":[{"digest":"sha256:../x"}]}"#).unwrap();
         assert!(bad.refs().is_err());
+        assert_eq!(bad.known_refs(), []);
         assert!(IndexFile::parse(br#"{"manifests":null}"#).is_ok());
     }
 

@@ -56,8 +56,10 @@ impl Ingest {
         let digest = self.hasher.finish();
         let pinned = self.lease.pin_one(digest, self.written)?;
         let dir = self.layout.make_algorithm(digest.algorithm())?;
-        if !pinned.is_present() {
-            place_aside(self.aside, dir, &digest, self.written)?;
+        match pinned.is_present() {
+            // It is new to whoever puts it, and is kept for as long as if it were.
+            true => dir.touch(&digest.hex())?,
+            false => place_aside(self.aside, dir, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
         dir.sync()?;

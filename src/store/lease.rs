@@ -3,11 +3,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::closure;
 use super::gate;
 use super::layout::Layout;
 use super::lease_record::Record;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
 
 /// What keeps blobs from being collected while they are worked with.
@@ -95,6 +96,15 @@ impl Lease {
             }
         }
         drop(gate);
+        // What is there stays from now on; what is not is not kept by anybody's word.
+        for root in roots {
+            closure::whole(layout, root)?;
+        }
+        for algorithm in Algorithm::ALL {
+            if let Some(dir) = layout.algorithm(algorithm)? {
+                dir.sync()?;
+            }
+        }
         if let Ok(file) = &*self.0.file.lock().unwrap_or_else(PoisonError::into_inner) {
             sys::sync_data(file, &layout.leases.path_of(&self.0.id))?;
         }

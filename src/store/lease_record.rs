@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::line;
 use crate::oci::Digest;
 
 /// One line.
@@ -40,17 +41,11 @@ impl fmt::Display for Record {
 impl Record {
     /// The line, with its line feed.
     pub(crate) fn to_line(&self) -> String {
-        let text = self.to_string();
-        format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()))
+        line::seal(&self.to_string())
     }
 
     fn parse(line: &[u8]) -> Option<Record> {
-        let line = std::str::from_utf8(line).ok()?;
-        let (text, crc) = line.rsplit_once(' ')?;
-        if crc.len() != 8 || u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(text.as_bytes())
-        {
-            return None;
-        }
+        let text = line::open(line)?;
         let (kind, value) = text.split_once(' ')?;
         match kind {
             "holder" => Some(Record::Holder(value.to_owned())),
@@ -75,6 +70,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
         let Some(line) = line.strip_suffix(b"\n") else {
             break;
         };
+        // A power cut may leave zeros where the lease of a process had lines. Such a lease is dead;
+        // one that lasts was synced before anybody relied on it.
+        let lasts = || records.iter().any(|record| matches!(record, Record::Until(_)));
+        if line.contains(&0) && !lasts() {
+            break;
+        }
         records.push(Record::parse(line).ok_or(records.len() + 1)?);
         taken += line.len() + 1;
     }
@@ -108,6 +109,15 @@ mod tests {
             let (records, taken) = parse(&text.as_bytes()[..cut]).unwrap();
             assert!(taken <= cut && records.len() < some().len());
         }
+    }
+
+    #[test]
+    fn zeros_end_the_lease_of_a_process_and_damage_one_that_lasts() {
+        let line = some()[1].to_line();
+        let (records, _) = parse(format!("{line}\0\0\0\n").as_bytes()).unwrap();
+        assert_eq!(records.len(), 1);
+        let lasting = format!("{}{line}\0\0\0\n", Record::Until(None).to_line());
+        assert_eq!(parse(lasting.as_bytes()), Err(3));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::lease::unix_now;
 use super::lease_record::{self, Record};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
-use crate::sys::{Lock, LockMode};
+use crate::sys::{Aside, Lock, LockMode};
 
 /// The largest lease that is read: 10,000 descriptors of 150 bytes many times over.
 const MAX_LEASE: u64 = 256 * 1024 * 1024;
@@ -67,7 +67,7 @@ impl LeaseReader {
     /// all that keeps the blobs of a ref that was not there when the refs were read.
     pub(crate) fn new_pins(&mut self, layout: &Layout) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
-        for name in layout.leases.names()? {
+        for name in names(layout)? {
             let name = name?;
             let offset = self.offsets.get(&name).copied().unwrap_or(0);
             let Some(file) = layout.leases.open_file(&name)? else {
@@ -89,7 +89,7 @@ impl LeaseReader {
 /// which holds the `gc` lock.
 pub(crate) fn reap(layout: &Layout) -> Result<u64> {
     let mut reaped = 0;
-    for name in layout.leases.names()? {
+    for name in names(layout)? {
         let name = name?;
         let Some(file) = layout.leases.open_writable(&name)? else {
             continue;
@@ -107,10 +107,17 @@ pub(crate) fn reap(layout: &Layout) -> Result<u64> {
     Ok(reaped)
 }
 
+/// The names of the leases. A hidden one, of a file system without nameless files, is not a lease
+/// yet, and may not be locked yet either.
+fn names(layout: &Layout) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+    let names = layout.leases.names()?;
+    Ok(names.filter(|name| !name.as_ref().is_ok_and(|name| Aside::is_leftover(name))))
+}
+
 /// All leases, ended ones too.
 pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>> {
     let mut leases = Vec::new();
-    for name in layout.leases.names()? {
+    for name in names(layout)? {
         let name = name?;
         if let Some(file) = layout.leases.open_file(&name)? {
             leases.push(info(layout, name, file)?);

@@ -19,6 +19,7 @@
 
 mod blob;
 mod check;
+mod claim;
 mod closure;
 pub(crate) mod collector;
 #[cfg(any(test, fuzzing))]
@@ -30,8 +31,12 @@ mod layout;
 mod lease;
 mod lease_record;
 pub(crate) mod leases;
-pub(crate) mod part;
-mod refs;
+mod line;
+mod part;
+pub(crate) mod part_names;
+mod part_state;
+mod ranges;
+pub(crate) mod refs;
 mod usage;
 
 use std::path::Path;
@@ -40,12 +45,13 @@ use std::time::{Duration, SystemTime};
 
 pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
+pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
-pub use part::{Claim, Part, PartWatch};
-pub use refs::Ref;
+pub use part::Part;
 pub use usage::{Amount, ImageUsage, Usage};
 
 pub(crate) use layout::Layout;
@@ -178,7 +184,7 @@ impl BlobStore {
     /// [`Error::NotDurable`] if what was left there could not be relied on; it is discarded.
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn claim(&self, pinned: &Pinned) -> Result<Claim> {
-        part::claim(&self.layout, pinned)
+        claim::claim(&self.layout, pinned)
     }
 
     /// A part of this caller's alone, for a blob whose part is held by a process that has stopped
@@ -240,13 +246,14 @@ impl BlobStore {
         }))
     }
 
-    /// The refs, in the order of `index.json`.
+    /// The refs, in the order of `index.json`. Entries of other tools that are not understood are
+    /// left out; a check reports them, and a collection refuses to guess what they keep.
     ///
     /// # Errors
     ///
     /// [`Error::Damaged`] if `index.json` is missing or makes no sense, [`Error::Io`].
     pub fn refs(&self) -> Result<Vec<Ref>> {
-        refs::read(&self.layout)
+        refs::read_known(&self.layout)
     }
 
     /// The ref of a name.

@@ -1,36 +1,32 @@
 use std::fs::File;
-use std::io::Read;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ingest::{BLOB_MODE, place_aside};
 use super::layout::Layout;
 use super::lease::Pinned;
+use super::part_names::PartNames;
+use super::part_state::{self, PartState};
+use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Digest, Hasher};
-use crate::sys::{self, Aside, Filesystem, Lock, LockMode};
+use crate::oci::Hasher;
+use crate::sys::{self, Aside, Filesystem, Lock};
 
 /// Write-back of a part is started in pieces of this size, so that the sync at its end is short.
 const WRITEBACK: u64 = 8 * 1024 * 1024;
 /// Space is set aside in steps of this size: the declared size of a blob is a stranger's word.
 const STEP: u64 = 128 * 1024 * 1024;
 
-/// What came of asking for a blob to be downloaded.
-#[derive(Debug)]
-#[must_use]
-pub enum Claim {
-    /// It is there.
-    Committed,
-    /// It is this caller's to download, from the part's length on.
-    Held(Part),
-    /// Somebody else downloads it; this shows how far they are.
-    Busy(PartWatch),
-}
+/// Bytes are read back in pieces of this size.
+const PIECE: u64 = 1024 * 1024;
+/// After so many bytes it is written down which are there: what a killed download may lose.
+const NOTE: u64 = 4 * 1024 * 1024;
 
 /// A download under way: the bytes so far of a blob whose digest and size are known.
 ///
 /// It is held by one process at a time. Dropped, or left by a process that died, it stays on disk,
-/// and whoever claims the blob next goes on where it ends.
+/// and whoever claims the blob next goes on from there.
 #[derive(Debug)]
 pub struct Part {
     layout: Arc<Layout>,
@@ -38,7 +34,14 @@ pub struct Part {
     storage: Storage,
     /// Boxed for its size.
     hasher: Box<Hasher>,
-    len: u64,
+    /// Which bytes are there.
+    ranges: Ranges,
+    /// Up to where they are hashed.
+    hashed: u64,
+    /// The account of them, once it is needed.
+    state: Option<PartState>,
+    /// How many bytes came since it was written down last.
+    unnoted: u64,
     /// Up to where write-back was started.
     written_back: u64,
     /// Up to where space was set aside.
@@ -46,156 +49,102 @@ pub struct Part {
 }
 
 #[derive(Debug)]
-enum Storage {
+pub(crate) enum Storage {
     /// `parts/ALG-HEX.part`, under the lock of its `.lock`.
-    Named { file: File, name: String, lock_name: String, _lock: Lock },
+    Named { file: File, names: PartNames, _lock: Lock },
     /// A file of nobody else's, for when the part's holder has stopped moving.
     Private(Aside),
-}
-
-/// The growth of a part that somebody else holds.
-#[derive(Clone, Debug)]
-pub struct PartWatch {
-    layout: Arc<Layout>,
-    name: String,
-    lock_name: String,
-}
-
-impl PartWatch {
-    /// How many bytes the part has; `None` where there is none, before its first byte or after its
-    /// end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub fn len(&self) -> Result<Option<u64>> {
-        Ok(self.layout.parts.meta(&self.name)?.map(|meta| meta.len))
-    }
-
-    /// Who downloads it, as far as can be told.
-    pub fn holder(&self) -> String {
-        Lock::holder(&self.layout.parts, &self.lock_name)
-    }
-}
-
-/// The names of a blob's part and of its lock.
-pub(crate) fn names(digest: &Digest) -> (String, String) {
-    let stem = format!("{}-{}", digest.algorithm(), digest.hex());
-    (format!("{stem}.part"), format!("{stem}.lock"))
-}
-
-/// Whose part or lock a name in `parts/` is.
-pub(crate) fn digest_of(name: &str) -> Option<Digest> {
-    let stem = name.strip_suffix(".part").or_else(|| name.strip_suffix(".lock"))?;
-    let (algorithm, hex) = stem.split_once('-')?;
-    Digest::from_hex(algorithm.parse().ok()?, hex).ok()
-}
-
-/// Takes the part of a blob unless somebody has it. What it holds already is hashed here.
-pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
-    let (name, lock_name) = names(pinned.digest());
-    loop {
-        let file = layout.parts.open_or_create(&lock_name)?;
-        let path = layout.parts.path_of(&lock_name);
-        let Some(lock) = Lock::try_on(file, LockMode::Exclusive, &path)? else {
-            return Ok(Claim::Busy(PartWatch { layout: layout.clone(), name, lock_name }));
-        };
-        // The holder before may have finished and removed the file that was waited for.
-        if !lock.is_current(&layout.parts, &lock_name)? {
-            continue;
-        }
-        if pinned.look()? {
-            layout.parts.unlink(&name)?;
-            layout.parts.unlink(&lock_name)?;
-            return Ok(Claim::Committed);
-        }
-        let file = open_part(layout, &name)?;
-        let storage = Storage::Named { file, name, lock_name, _lock: lock };
-        return Part::new(layout, pinned, storage)?.adopted().map(Claim::Held);
-    }
-}
-
-/// A crash between the change of mode and the rename leaves a part that cannot be written.
-fn open_part(layout: &Layout, name: &str) -> Result<File> {
-    if layout.parts.meta(name)?.is_some_and(|meta| meta.mode & 0o600 != 0o600) {
-        layout.parts.make_writable(name)?;
-    }
-    layout.parts.open_or_create(name)
 }
 
 impl Part {
     /// A part that nobody else sees, for a blob whose part is held by a process that has stopped.
     pub(crate) fn private(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Part> {
         let dir = layout.make_algorithm(pinned.digest().algorithm())?;
-        Part::new(layout, pinned, Storage::Private(Aside::new(dir)?))
-    }
-
-    fn new(layout: &Arc<Layout>, pinned: &Pinned, storage: Storage) -> Result<Part> {
-        Ok(Part {
-            layout: layout.clone(),
-            pinned: pinned.clone(),
-            storage,
-            hasher: Box::new(pinned.digest().algorithm().hasher()),
-            len: 0,
-            written_back: 0,
-            reserved: 0,
-        })
+        Ok(Part::new(layout, pinned, Storage::Private(Aside::new(dir)?)))
     }
 
     /// Takes over what an earlier holder wrote. It is synced first: an error that the kernel has
     /// not reported yet would be lost with the holder.
-    fn adopted(mut self) -> Result<Part> {
-        let path = self.path();
-        if let Err(error) = sys::sync_data(self.file(), &path) {
-            self.discard()?;
+    pub(crate) fn adopt(layout: &Arc<Layout>, pinned: &Pinned, storage: Storage) -> Result<Part> {
+        let mut part = Part::new(layout, pinned, storage);
+        let path = part.path();
+        if let Err(error) = sys::sync_data(part.file(), &path) {
+            part.discard()?;
             return Err(error);
         }
-        let found = sys::Meta::of(self.file()).context("look at", &path)?;
-        if found.len > self.pinned.size() {
-            self.restart()?;
-            return Ok(self);
-        }
-        let mut buffer = vec![0; 1024 * 1024];
-        loop {
-            match self.file().read(&mut buffer).context("read", &path)? {
-                0 => break,
-                read => {
-                    self.hasher.update(&buffer[..read]);
-                    self.len += read as u64;
-                }
+        let found = sys::Meta::of(part.file()).context("look at", &path)?;
+        let noted = match &part.storage {
+            Storage::Named { names, .. } => part_state::read(&layout.parts, &names.state)?,
+            Storage::Private(_) => None,
+        };
+        part.ranges = match noted {
+            // Whatever it says, there are no bytes beyond the end of the file.
+            Some(noted) => {
+                part.keep_state()?;
+                noted.within(found.len)
             }
-        }
+            None => Ranges::prefix(found.len),
+        };
         // The space that an earlier holder set aside is still this file's.
-        self.reserved = self.len.max(found.disk.min(self.pinned.size()));
-        self.written_back = self.len;
-        Ok(self)
+        part.reserved = part.first_gap().max(found.disk.min(pinned.size()));
+        part.written_back = found.len;
+        part.catch_up(u64::MAX)?;
+        Ok(part)
     }
 
-    /// How many bytes there are: where the download goes on.
+    fn new(layout: &Arc<Layout>, pinned: &Pinned, storage: Storage) -> Part {
+        Part {
+            layout: layout.clone(),
+            pinned: pinned.clone(),
+            storage,
+            state: None,
+            hasher: Box::new(pinned.digest().algorithm().hasher()),
+            ranges: Ranges::default(),
+            hashed: 0,
+            unnoted: 0,
+            written_back: 0,
+            reserved: 0,
+        }
+    }
+
+    /// How many bytes there are.
     pub fn len(&self) -> u64 {
-        self.len
+        self.ranges.total()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// How many bytes are missing.
-    pub fn missing(&self) -> u64 {
-        self.pinned.size() - self.len
+    /// Which bytes are missing, in order.
+    pub fn missing(&self) -> Vec<Range<u64>> {
+        self.ranges.missing(0..self.pinned.size())
     }
 
-    /// Appends the next bytes.
+    fn first_gap(&self) -> u64 {
+        self.ranges.end_from(0)
+    }
+
+    /// Appends the next bytes, at the first place where any are missing.
     ///
     /// # Errors
     ///
-    /// [`Error::SizeMismatch`] if there are more than the blob's size, of which nothing is written;
+    /// As of [`write_at`](Part::write_at).
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_at(self.first_gap(), bytes)
+    }
+
+    /// Puts bytes in their place. Of those that are there already nothing is written: a byte that
+    /// was hashed never changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SizeMismatch`] if they reach beyond the blob's size, and then nothing is written;
     /// [`Error::NoSpace`], after which the part is as it was before or longer, and can be resumed;
     /// [`Error::NotDurable`], after which it must be discarded.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let path = self.path();
-        let end = self.len + bytes.len() as u64;
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset.saturating_add(bytes.len() as u64);
         if end > self.pinned.size() {
             return Err(Error::SizeMismatch {
                 origin: format!("the download of {}", self.pinned.digest()),
@@ -204,22 +153,84 @@ impl Part {
                 more: true,
             });
         }
-        if end > self.reserved {
-            self.reserve(&path)?;
-        }
-        // At its place, not where the last write ended: of one that failed some bytes may be there.
-        sys::write_at(self.file(), bytes, self.len, &path)?;
-        self.hasher.update(bytes);
-        self.len = end;
-        if self.len - self.written_back >= WRITEBACK {
-            let (start, len) = (self.written_back, self.len - self.written_back);
-            sys::start_writeback(self.file(), start, len, &path)?;
-            self.written_back = self.len;
+        for missing in self.ranges.missing(offset..end) {
+            // Both lie within `bytes`, whose length is a usize.
+            let within = (missing.start - offset) as usize..(missing.end - offset) as usize;
+            self.write_missing(missing, &bytes[within])?;
         }
         Ok(())
     }
 
-    fn reserve(&mut self, path: &std::path::Path) -> Result<()> {
+    fn write_missing(&mut self, place: Range<u64>, bytes: &[u8]) -> Result<()> {
+        let path = self.path();
+        if place.end > self.reserved {
+            self.reserve(place.end, &path)?;
+        }
+        // Before anything is written beyond a gap: without an account, the whole length counts.
+        if place.start != self.first_gap() && self.state.is_none() {
+            self.keep_state()?;
+            self.note()?;
+        }
+        sys::write_at(self.file(), bytes, place.start, &path)?;
+        if place.start == self.hashed {
+            self.hasher.update(bytes);
+            self.hashed = place.end;
+        }
+        self.unnoted += bytes.len() as u64;
+        self.ranges.insert(place);
+        if self.unnoted >= NOTE {
+            self.note()?;
+        }
+        let end = self.first_gap();
+        if end.saturating_sub(self.written_back) >= WRITEBACK {
+            let (start, len) = (self.written_back, end - self.written_back);
+            sys::start_writeback(self.file(), start, len, &path)?;
+            self.written_back = end;
+        }
+        Ok(())
+    }
+
+    /// Hashes at most `limit` of the bytes that lie, already written, behind those that are hashed.
+    /// They are read back; bytes that come in order are hashed as they come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn catch_up(&mut self, limit: u64) -> Result<()> {
+        let end = self.ranges.end_from(self.hashed).min(self.hashed.saturating_add(limit));
+        if end == self.hashed {
+            return Ok(());
+        }
+        let path = self.path();
+        // No more than a piece, whatever is missing.
+        let mut buffer = vec![0; (end - self.hashed).min(PIECE) as usize];
+        while self.hashed < end {
+            let piece = &mut buffer[..(end - self.hashed).min(PIECE) as usize];
+            sys::read_at(self.file(), piece, self.hashed).context("read", &path)?;
+            self.hasher.update(piece);
+            self.hashed += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes down what is there, where an account is kept.
+    fn note(&mut self) -> Result<()> {
+        self.unnoted = 0;
+        match &mut self.state {
+            Some(state) => state.note(&self.ranges),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_state(&mut self) -> Result<()> {
+        if let Storage::Named { names, .. } = &self.storage {
+            self.state = Some(PartState::open(&self.layout.parts, &names.state)?);
+        }
+        Ok(())
+    }
+
+    /// Sets space aside up to `end` at least.
+    fn reserve(&mut self, end: u64, path: &std::path::Path) -> Result<()> {
         let missing = self.pinned.size() - self.reserved;
         let available = Filesystem::available(self.layout.root.path()).ok();
         if available.is_some_and(|available| available < missing) {
@@ -230,7 +241,7 @@ impl Part {
                 available,
             });
         }
-        let step = missing.min(STEP);
+        let step = missing.min(STEP.max(end - self.reserved));
         sys::preallocate(self.file(), self.reserved, step, path)?;
         self.reserved += step;
         Ok(())
@@ -244,8 +255,13 @@ impl Part {
     pub fn restart(&mut self) -> Result<()> {
         let path = self.path();
         sys::empty(self.file()).context("empty", &path)?;
+        if let Storage::Named { names, .. } = &self.storage {
+            self.layout.parts.unlink(&names.state)?;
+        }
+        self.state = None;
+        self.ranges = Ranges::default();
         *self.hasher = self.pinned.digest().algorithm().hasher();
-        (self.len, self.written_back, self.reserved) = (0, 0, 0);
+        (self.hashed, self.unnoted, self.written_back, self.reserved) = (0, 0, 0, 0);
         Ok(())
     }
 
@@ -263,11 +279,12 @@ impl Part {
 
     /// As [`commit`](Part::commit), but the name is durable only after a sync of its directory,
     /// which a pull does once for all its blobs.
-    pub(crate) fn commit_unsynced(self) -> Result<()> {
+    pub(crate) fn commit_unsynced(mut self) -> Result<()> {
+        self.catch_up(u64::MAX)?;
         let (expected, size) = (*self.pinned.digest(), self.pinned.size());
         let origin = || format!("the download of {expected}");
-        if self.len != size {
-            let (expected, actual) = (size, self.len);
+        if self.hashed != size {
+            let (expected, actual) = (size, self.len());
             return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
         }
         let actual = self.hasher.clone().finish();
@@ -280,25 +297,24 @@ impl Part {
         let path = self.path();
         match self.storage {
             Storage::Private(aside) => place_aside(aside, &dir, &expected, size),
-            Storage::Named { file, name, lock_name, _lock } => {
+            Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
                 sys::set_mode(&file, BLOB_MODE, &path)?;
                 if let Err(error) = sys::sync_data(&file, &path) {
-                    parts.unlink(&name)?;
+                    parts.unlink(&names.part)?;
                     return Err(error);
                 }
                 let hex = expected.hex();
-                if !parts.rename_new(&name, &dir, &hex)? {
+                if !parts.rename_new(&names.part, &dir, &hex)? {
                     match dir.meta(&hex)? {
                         Some(meta) if meta.is_file && meta.len == size => {
-                            parts.unlink(&name)?;
+                            parts.unlink(&names.part)?;
                         }
                         // What has the name is not the blob: it is healed.
-                        _ => parts.rename(&name, &dir, &hex)?,
+                        _ => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
-                parts.unlink(&lock_name)?;
-                Ok(())
+                names.unlink(&self.layout)
             }
         }
     }
@@ -309,11 +325,10 @@ impl Part {
     ///
     /// [`Error::Io`].
     pub fn discard(self) -> Result<()> {
-        if let Storage::Named { name, lock_name, .. } = &self.storage {
-            self.layout.parts.unlink(name)?;
-            self.layout.parts.unlink(lock_name)?;
+        match &self.storage {
+            Storage::Named { names, .. } => names.unlink(&self.layout),
+            Storage::Private(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn file(&self) -> &File {
@@ -325,7 +340,7 @@ impl Part {
 
     fn path(&self) -> PathBuf {
         match &self.storage {
-            Storage::Named { name, .. } => self.layout.parts.path_of(name),
+            Storage::Named { names, .. } => self.layout.parts.path_of(&names.part),
             Storage::Private(aside) => aside.path(),
         }
     }

@@ -1,9 +1,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::index_file::IndexFile;
+use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use crate::error::{Error, IoContext, Result};
@@ -15,31 +13,30 @@ const MAX_INDEX: u64 = 256 * 1024 * 1024;
 /// How long anybody waits to change `index.json`, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// An entry of `index.json`: a name for an image, and a root of the collector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Ref {
-    /// The name; other tools write entries without one, which keep blobs alive all the same.
-    pub name: Option<String>,
-    /// The index or manifest that it names.
-    pub descriptor: Descriptor,
-}
-
 /// Reads `index.json`.
 pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
     let index = read_index(layout)?;
     index.refs().map_err(|reason| damaged(layout, reason))
 }
 
-/// Makes `index.json` as it is now survive a power cut, then reads it: the collector must not
-/// delete what a ref would name again after one.
+/// Reads what of `index.json` is understood: entries that only their writer knows hide no others.
+pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
+    Ok(read_index(layout)?.known_refs())
+}
+
+/// Reads `index.json` and makes what was read survive a power cut: the collector must not delete
+/// what a ref would name again after one.
+///
+/// In this order. Had a ref been removed between a sync and a read, its removal would be believed
+/// and not be durable. That what is synced may be newer than what was read does no harm: a ref that
+/// it adds is pinned by its lease.
 pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Ref>> {
+    let refs = read(layout)?;
     if let Some(file) = layout.root.open_file("index.json")? {
         crate::sys::sync_data(&file, &layout.root.path_of("index.json"))?;
     }
     layout.root.sync()?;
-    read(layout)
+    Ok(refs)
 }
 
 /// Names an image all of whose blobs are in place: the last step of a pull.
@@ -82,13 +79,19 @@ pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descript
 /// Gives an image a second name.
 pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
     let target = pin(layout, lease, source)?;
+    // Another tool may have written the source, and have synced nothing.
+    for algorithm in Algorithm::ALL {
+        if let Some(dir) = layout.algorithm(algorithm)? {
+            dir.sync()?;
+        }
+    }
     update(layout, |index| index.set(name, &target))?;
     Ok(target)
 }
 
 /// The ref of a name.
 pub(crate) fn find(layout: &Layout, name: &str) -> Result<Ref> {
-    read(layout)?
+    read_known(layout)?
         .into_iter()
         .find(|entry| entry.name.as_deref() == Some(name))
         .ok_or_else(|| Error::RefNotFound { name: name.to_owned() })

@@ -6,8 +6,9 @@ use std::ops::AddAssign;
 use serde::Serialize;
 
 use super::closure::{Role, closure};
+use super::index_file::Ref;
 use super::layout::Layout;
-use super::refs::{self, Ref};
+use super::refs;
 use crate::error::Result;
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{Dir, Meta};
@@ -37,7 +38,8 @@ pub struct Usage {
     pub layers: Amount,
     /// Configs, manifests and indexes of images.
     pub metadata: Amount,
-    /// Blobs that no ref leads to: pinned by a lease, young, or for the next collection.
+    /// Blobs that no ref leads to: pinned by a lease, about a blob that a ref leads to, young, or
+    /// for the next collection.
     pub unreferenced: Amount,
     /// Downloads under way or left off.
     pub parts: Amount,

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_NOW,
+};
 use rustix::io::Errno;
 
 use super::sync;
@@ -153,6 +155,23 @@ impl Dir {
             sync::set_mode(&file, 0o600, &self.path_of(name))?;
         }
         Ok(file)
+    }
+
+    /// Opens a regular file to write at its end, making it with mode 0600 if there is none.
+    pub(crate) fn open_append(&self, name: &str) -> Result<File> {
+        let file = self.open_with(name, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+        let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
+        // The umask may have taken bits away, and whoever comes next must be able to open it.
+        sync::set_mode(&file, 0o600, &self.path_of(name))?;
+        Ok(file)
+    }
+
+    /// Gives an entry the time of now, as if it had just been written.
+    pub(crate) fn touch(&self, name: &str) -> Result<()> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        rustix::fs::utimensat(&self.0.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .context("touch", self.path_of(name))
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<File>> {

@@ -51,10 +51,11 @@ impl Lock {
         // flock has no time limit. The wait is left to a thread: one that is given up ends by
         // itself as soon as it gets the lock, and lets it go again.
         let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
+        let wait = move || {
             let locked = lock(&file, mode);
             let _ = sender.send(locked.map(|()| file));
-        });
+        };
+        std::thread::Builder::new().spawn(wait).context("wait for the lock on", &path)?;
         let mut said = false;
         loop {
             let next = if said { limit } else { SAY_AFTER.min(limit) };

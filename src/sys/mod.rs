@@ -5,6 +5,8 @@
 //! so that nobody who swaps a part of a path can lead the store outside its root.
 
 mod aside;
+#[cfg(feature = "fetch")]
+mod config;
 mod dir;
 mod filesystem;
 mod lock;
@@ -14,11 +16,15 @@ mod sync;
 mod user_file;
 
 pub(crate) use aside::Aside;
+#[cfg(feature = "fetch")]
+pub(crate) use config::{list_config, read_config};
 pub(crate) use dir::{Dir, Meta};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
-pub(crate) use sync::{empty, preallocate, set_mode, start_writeback, sync_data, write_at};
+pub(crate) use sync::{
+    empty, preallocate, read_at, set_mode, start_writeback, sync_data, write_at,
+};
 #[cfg(feature = "fetch")]
 pub(crate) use user_file::{change_user_file, read_user_file};
 

@@ -26,6 +26,11 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], start: u64, path: &Path) -> Re
     file.write_all_at(bytes, start).context("write to", path)
 }
 
+/// Fills a buffer from a place of a file.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<()> {
+    file.read_exact_at(bytes, start)
+}
+
 /// Sets the permission bits of an open file, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)

@@ -3,7 +3,7 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 20] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
@@ -12,6 +12,9 @@ fn every_command_explains_itself() {
         (&["pull"], &["missing:", "Examples:", "NAME@DIGEST"]),
         (&["login"], &["<REGISTRY>", "--password-stdin", "--authfile <FILE>", "NAMESPACE"]),
         (&["logout"], &["--all", "exit code is 4"]),
+        (&["pull"], &["--referrers", "--artifact-type <TYPE>", "--include-foreign"]),
+        (&["digest"], &["<REF>", "--platform <OS/ARCH[/VARIANT]>", "--plain-http", "Examples:"]),
+        (&["tags"], &["<REPO>", "--plain-http", "without a tag"]),
         (&["images"], &["List the images"]),
         (&["inspect"], &["<REF>", "docker.io/library/alpine:latest"]),
         (&["tag"], &["<SRC> <DST>", "docker.io/library/base:1"]),
@@ -61,7 +64,7 @@ fn a_wrong_command_line_is_explained_on_the_standard_error() {
     let sandbox = Sandbox::new();
     let digest = layerstore::oci::Algorithm::Sha256.digest(b"x").to_string();
     let tagged = format!("a@{digest}");
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["frobnicate"], "unrecognized subcommand"),
         (&["inspect"], "<REF>"),
         (&["inspect", "UPPER/case"], "\"UPPER/case\" is not an image name"),
@@ -70,6 +73,12 @@ fn a_wrong_command_line_is_explained_on_the_standard_error() {
         (&["pull", "a b"], "is not an image name"),
         (&["pull", "a", "--platform", "linux"], "OS/ARCH"),
         (&["pull", "a", "--platform", "linux/arm", "--all-platforms"], "cannot be used with"),
+        (&["pull", "a", "--artifact-type", "a/b"], "--referrers"),
+        (&["pull", "a", "--referrers", "--artifact-type", "sbom"], "KIND/NAME"),
+        (&["pull", "[::1/a"], "is not a"),
+        (&["tags", "a:1"], "without a tag or a digest"),
+        (&["tags", &tagged], "without a tag or a digest"),
+        (&["digest"], "<REF>"),
         (&["tag", "a", &tagged], "must not demand a digest"),
         (&["blob", "stat", "sha256:12"], "wrong length"),
         (&["blob", "cat", &digest, "--range", "9-1"], "before it begins"),

@@ -68,7 +68,17 @@ fn images_are_listed_by_name() {
     let row = &list[0];
     assert_eq!(
         keys(row),
-        ["name", "digest", "mediaType", "platforms", "size", "blobs", "missing", "error"]
+        [
+            "name",
+            "digest",
+            "mediaType",
+            "platforms",
+            "size",
+            "blobs",
+            "missing",
+            "foreign",
+            "error"
+        ]
     );
     assert_eq!(row["name"], "example.org/a:1");
     assert_eq!(row["digest"], a.target.digest.to_string());
@@ -142,12 +152,21 @@ fn inspect_shows_an_image_to_programs() {
     let sandbox = Sandbox::new();
     let image = add_full(&sandbox, "example.org/a:1");
     let value = sandbox.json(&["inspect", "example.org/a:1"]);
-    assert_eq!(keys(&value), ["name", "descriptor", "size", "missing", "manifests"]);
+    assert_eq!(keys(&value), ["name", "descriptor", "size", "missing", "foreign", "manifests"]);
     assert_eq!(value["descriptor"]["digest"], image.target.digest.to_string());
     let manifest = &value["manifests"][0];
     assert_eq!(
         keys(manifest),
-        ["digest", "mediaType", "platform", "attestation", "present", "config", "layers"]
+        [
+            "digest",
+            "mediaType",
+            "platform",
+            "attestation",
+            "present",
+            "artifactType",
+            "config",
+            "layers"
+        ]
     );
     let expected = json!({
         "digest": image.config, "os": "linux", "architecture": "arm64", "variant": "v8",
@@ -159,7 +178,7 @@ fn inspect_shows_an_image_to_programs() {
     assert_eq!(manifest["config"], expected);
     let layer = json!({
         "digest": image.layers[1], "mediaType": "application/vnd.oci.image.layer.v1.tar",
-        "size": 3, "present": true,
+        "size": 3, "present": true, "foreign": false, "urls": [],
     });
     assert_eq!(manifest["layers"][1], layer);
 }

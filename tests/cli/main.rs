@@ -13,4 +13,5 @@ mod images;
 mod leases;
 mod printing;
 mod pull;
+mod remote;
 mod sandbox;

@@ -49,7 +49,13 @@ fn json_keeps_such_a_name_and_is_harmless_too() {
 fn errors_and_usage_errors_are_escaped() {
     let sandbox = with_hostile_name();
     std::fs::write(sandbox.root().join(".layerstore/version"), "\u{1b}]0;title\u{7}").unwrap();
-    for args in [&["images"][..], &["inspect", "\u{1b}[2J"], &["blob", "stat", "\u{1b}[2J"]] {
+    let cases: [&[&str]; 4] = [
+        &["images"],
+        &["images", "--root", "/nonexistent/\u{1b}[2J"],
+        &["inspect", "\u{1b}[2J"],
+        &["blob", "stat", "\u{1b}[2J"],
+    ];
+    for args in cases {
         let done = sandbox.run(args);
         assert!(done.err.contains(r"\u{1b}") && is_harmless(&done.err), "{args:?}: {done:?}");
     }

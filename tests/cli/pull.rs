@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::sandbox::{Sandbox, keys};
 use crate::support::{Action, Fault, Image, Layer, Registry};
 
-const REPORT: [&str; 12] = [
+const REPORT: [&str; 15] = [
     "ref",
     "digest",
     "mediaType",
@@ -21,6 +21,9 @@ const REPORT: [&str; 12] = [
     "reusedBytes",
     "resumedBytes",
     "waitedBlobs",
+    "foreignBlobs",
+    "foreignBytes",
+    "referrers",
     "retries",
     "seconds",
 ];
@@ -177,7 +180,9 @@ fn a_signal_ends_a_pull_and_keeps_its_parts() {
         let mut command = sandbox.command(&["pull", "--plain-http", "--progress=json", &name]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let told = lines.find(|line| line.contains("advanced")).expect("some of the layer came");
+        let told = lines
+            .find(|line| line.contains("advanced") && line.contains(&layer.digest))
+            .expect("some of the layer came");
         let told: Value = serde_json::from_str(&told).unwrap();
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert!(lines.any(|line| line.contains("a repeated pull goes on where this one stopped")));

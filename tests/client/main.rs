@@ -4,6 +4,7 @@
 mod blobs;
 mod connections;
 mod documents;
+mod lists;
 mod login;
 mod redirects;
 #[cfg(feature = "cli")]
@@ -26,7 +27,9 @@ use support::{Action, Content, Fault, Image, Layer, Registry, media_type};
 const SIZE: u64 = 100_000;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        tokio::time::timeout(Duration::from_secs(60), future).await.expect("the client hangs")
+    })
 }
 
 fn settings(registry: &Registry) -> HttpRegistryBuilder {

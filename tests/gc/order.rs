@@ -39,6 +39,7 @@ fn what_is_published_during_the_reaping_stays() {
     std::thread::scope(|scope| {
         let collector = scope.spawn(|| collect(&store));
         while names().len() == all {
+            assert!(!collector.is_finished(), "nothing was reaped: {:?}", collector.join());
             std::thread::yield_now();
         }
         for (n, (image, pinned)) in pulls.into_iter().enumerate() {

@@ -4,10 +4,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod artifacts;
+mod data;
 mod faults;
+mod foreign;
 mod image;
+mod parallel;
 mod platforms;
 mod policy;
+mod referrers;
 mod resume;
 mod together;
 
@@ -27,9 +32,13 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::beside(Registry::start())
+    }
+
+    fn beside(registry: Registry) -> World {
         let dir = tempfile::tempdir().unwrap();
         let store = BlobStore::init(dir.path().join("store")).unwrap();
-        World { registry: Registry::start(), store, _dir: dir }
+        World { registry, store, _dir: dir }
     }
 
     fn reference(&self, rest: &str) -> Reference {

@@ -199,6 +199,34 @@ fn tags_are_listed_in_pages() {
 }
 
 #[test]
+fn referrers_are_listed_in_pages_and_by_type() {
+    let registry = Registry::builder().referrers().page(2).start();
+    let image = Image::of(&[]);
+    registry.push("demo", "1", &image);
+    let kinds = ["a/b+c", "d/e", "a/b+c"];
+    for (n, kind) in (0u8..).zip(kinds) {
+        registry.push("demo", "x", &Image::artifact(kind, Some(&image), &[n]));
+    }
+    let mut client = Client::connect(&registry);
+    let path = format!("/v2/demo/referrers/{}", image.digest);
+    let first = client.get(&path);
+    assert_eq!(first.header("content-type"), Some(media_type::INDEX));
+    let list = |reply: &serde_json::Value| reply["manifests"].as_array().unwrap().len();
+    assert_eq!(list(&first.json()), 2);
+    assert_eq!(first.header("oci-filters-applied"), None);
+    let link = first.header("link").unwrap().to_owned();
+    let next = link.strip_prefix('<').unwrap().split_once(">; rel=\"next\"").unwrap().0;
+    let second = client.get(next);
+    assert_eq!((list(&second.json()), second.header("link")), (1, None));
+    let filtered = client.get(&format!("{path}?artifactType=a%2Fb%2Bc"));
+    assert_eq!(filtered.header("oci-filters-applied"), Some("artifactType"));
+    let kinds = filtered.json()["manifests"].clone();
+    assert!(kinds.as_array().unwrap().iter().all(|it| it["artifactType"] == "a/b+c"), "{kinds}");
+    let nothing = client.get(&format!("/v2/demo/referrers/sha256:{}", "0".repeat(64)));
+    assert_eq!((nothing.status, list(&nothing.json())), (200, 0));
+}
+
+#[test]
 fn what_is_removed_is_gone() {
     let registry = Registry::start();
     let manifest = registry.put_manifest("demo", Some("1"), media_type::MANIFEST, "{}");

@@ -1,6 +1,6 @@
 //! Requests as read from a socket, and responses before they are sent.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
@@ -118,6 +118,12 @@ impl<'a> Reader<'a> {
             }
             if self.buffer.len() > MAX_HEAD {
                 return Err(invalid("request head too large"));
+            }
+            // The first byte of TLS: said so at once, as most servers do, and not waited for.
+            if self.buffer.first() == Some(&0x16) {
+                let mut stream = self.stream;
+                stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")?;
+                return Err(invalid("TLS"));
             }
             if !self.fill()? {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(invalid("cut head")) };

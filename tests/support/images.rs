@@ -54,7 +54,8 @@ impl Layer {
         Self::blob(media::LAYER, Content::generated(seed, size))
     }
 
-    fn blob(media_type: &str, content: impl Into<Content>) -> Self {
+    /// Any bytes under any media type.
+    pub fn blob(media_type: &str, content: impl Into<Content>) -> Self {
         let content = content.into();
         let digest = content.digest();
         Self {
@@ -126,7 +127,7 @@ pub struct Image {
     /// The images of an index, in its order.
     pub children: Vec<Image>,
     /// Annotations of this image's descriptor in an index.
-    annotations: Option<Value>,
+    pub annotations: Option<Value>,
 }
 
 impl Image {
@@ -162,6 +163,29 @@ impl Image {
     pub fn index_with_attestations(children: &[Self]) -> Self {
         let attested = children.iter().map(Self::attestation);
         Self::listed(children.iter().cloned().chain(attested).collect(), false)
+    }
+
+    /// An artifact of one file: a manifest with the empty config, about `subject` if there is one.
+    pub fn artifact(artifact_type: &str, subject: Option<&Self>, file: &[u8]) -> Self {
+        let config = Layer::blob(media::EMPTY, b"{}");
+        let file = Layer::blob(artifact_type, file);
+        let artifact = Self::assemble(media::MANIFEST, false, "", config, &[file]);
+        let artifact = Self { platform: None, ..artifact };
+        artifact.edited(|manifest| {
+            manifest["artifactType"] = json!(artifact_type);
+            if let Some(subject) = subject {
+                manifest["subject"] = subject.listing();
+            }
+        })
+    }
+
+    /// The same blobs under a manifest or index that was changed.
+    pub fn edited(&self, edit: impl FnOnce(&mut Value)) -> Self {
+        let mut manifest = serde_json::from_slice(&self.manifest).expect("it was written as JSON");
+        edit(&mut manifest);
+        let manifest = encode(&manifest, false);
+        let media_type = self.media_type.clone();
+        Self { digest: sha256(&manifest), manifest, media_type, ..self.clone() }
     }
 
     fn build(platform: &str, layers: &[Layer], docker: bool) -> Self {

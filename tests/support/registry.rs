@@ -18,6 +18,10 @@ use super::signals::Signals;
 pub(super) struct State {
     pub address: SocketAddr,
     pub auth: Auth,
+    /// Whether there is a referrers API.
+    pub referrers: bool,
+    /// How many entries a page of a list has at most.
+    pub page: usize,
     /// Served at `/token`: for this registry, and for those that name it as token server.
     pub issuers: Mutex<Vec<Arc<Issuer>>>,
     /// Blobs are not kept by repository: any repository has them all.
@@ -52,6 +56,8 @@ pub struct Builder {
     auth: Login,
     token_server: Option<Arc<State>>,
     throttle: Option<u64>,
+    referrers: bool,
+    page: Option<usize>,
 }
 
 #[derive(Default)]
@@ -88,6 +94,20 @@ impl Builder {
     #[must_use]
     pub fn throttle(mut self, bytes_per_second: u64) -> Self {
         self.throttle = Some(bytes_per_second);
+        self
+    }
+
+    /// Has the referrers API, which it lacks otherwise, as many registries do.
+    #[must_use]
+    pub fn referrers(mut self) -> Self {
+        self.referrers = true;
+        self
+    }
+
+    /// Gives tags and referrers in pages of so many.
+    #[must_use]
+    pub fn page(mut self, entries: usize) -> Self {
+        self.page = Some(entries);
         self
     }
 
@@ -140,6 +160,8 @@ impl Builder {
         State {
             address,
             auth,
+            referrers: self.referrers,
+            page: self.page.unwrap_or(usize::MAX),
             issuers: Mutex::new(own_issuers),
             blobs: Mutex::default(),
             repositories: Mutex::default(),

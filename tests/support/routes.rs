@@ -1,8 +1,9 @@
 //! The honest answers: the read side of the OCI distribution specification 1.1.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::http::{Request, Response};
+use super::media_type as media;
 use super::registry::State;
 
 /// What a path asks for.
@@ -11,6 +12,7 @@ enum Target<'a> {
     Manifest { repository: &'a str, reference: &'a str },
     Blob { repository: &'a str, digest: &'a str },
     Tags { repository: &'a str },
+    Referrers { repository: &'a str, subject: &'a str },
 }
 
 /// Answers one request as a registry should.
@@ -19,9 +21,12 @@ pub(super) fn answer(state: &State, request: &Request) -> Response {
     if path == "/token" {
         return token(state, request);
     }
-    let Some(target) = parse(&path) else {
-        // Also the referrers API, which this registry does not have (specification,
-        // "Unavailable Referrers API").
+    let target = parse(&path).filter(|target| {
+        // Without that API it answers as to any unknown address (specification, "Unavailable
+        // Referrers API").
+        state.referrers || !matches!(target, Target::Referrers { .. })
+    });
+    let Some(target) = target else {
         return Response::new(404)
             .header("Content-Type", "text/plain; charset=utf-8")
             .body("404 page not found\n");
@@ -30,6 +35,7 @@ pub(super) fn answer(state: &State, request: &Request) -> Response {
         Target::Base => None,
         Target::Manifest { repository, .. }
         | Target::Blob { repository, .. }
+        | Target::Referrers { repository, .. }
         | Target::Tags { repository } => Some(format!("repository:{repository}:pull")),
     };
     let response = match state.auth.challenge(request, scope.as_deref()) {
@@ -45,6 +51,9 @@ pub(super) fn answer(state: &State, request: &Request) -> Response {
             }
             Target::Blob { digest, .. } => blob(state, request, digest),
             Target::Tags { repository } => tags(state, request, repository),
+            Target::Referrers { repository, subject } => {
+                referrers(state, request, repository, subject)
+            }
         },
     };
     response.header("Docker-Distribution-API-Version", "registry/2.0")
@@ -61,6 +70,9 @@ fn parse(path: &str) -> Option<Target<'_>> {
     let (head, last) = rest.rsplit_once('/')?;
     if let Some(repository) = head.strip_suffix("/manifests") {
         return Some(Target::Manifest { repository, reference: last });
+    }
+    if let Some(repository) = head.strip_suffix("/referrers") {
+        return Some(Target::Referrers { repository, subject: last });
     }
     let repository = head.strip_suffix("/blobs")?;
     Some(Target::Blob { repository, digest: last })
@@ -172,17 +184,76 @@ fn tags(state: &State, request: &Request, repository: &str) -> Response {
     let Some(known) = repositories.get(repository) else {
         return Response::error(404, "NAME_UNKNOWN", "repository name not known to registry");
     };
-    let last = request.query("last").into_iter().next().unwrap_or_default();
-    let mut left: Vec<_> = known.tags.keys().filter(|tag| **tag > last).collect();
-    let page = request.query("n").first().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-    let more = left.len() > page;
-    left.truncate(page);
-    let response = Response::json(200, &json!({"name": repository, "tags": left}));
-    match left.last() {
-        Some(last) if more => response.header(
-            "Link",
-            format!("</v2/{repository}/tags/list?n={page}&last={last}>; rel=\"next\""),
-        ),
-        _ => response,
+    let all: Vec<_> = known.tags.keys().map(|tag| (tag.clone(), json!(tag))).collect();
+    let (page, link) = page(state, request, all, "");
+    let response = Response::json(200, &json!({"name": repository, "tags": page}));
+    match link {
+        Some(query) => {
+            response.header("Link", format!("</v2/{repository}/tags/list?{query}>; rel=\"next\""))
+        }
+        None => response,
     }
+}
+
+/// The manifests of the repository whose subject this is, by digest (specification, "Listing
+/// Referrers").
+fn referrers(state: &State, request: &Request, repository: &str, subject: &str) -> Response {
+    let repositories = state.repositories.lock().unwrap();
+    let wanted = request.query("artifactType").into_iter().next();
+    let mut all = Vec::new();
+    for (digest, manifest) in repositories.get(repository).iter().flat_map(|it| &it.manifests) {
+        let bytes = manifest.content.to_vec();
+        let Ok(document) = serde_json::from_slice::<Value>(&bytes) else { continue };
+        let artifact_type = match &document["artifactType"] {
+            Value::Null => document["config"]["mediaType"].clone(),
+            own => own.clone(),
+        };
+        let is_wanted = wanted.as_deref().is_none_or(|it| artifact_type == it);
+        if document["subject"]["digest"] == subject && is_wanted {
+            let descriptor = json!({
+                "mediaType": manifest.media_type,
+                "digest": digest,
+                "size": bytes.len(),
+                "artifactType": artifact_type,
+            });
+            all.push((digest.clone(), descriptor));
+        }
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let filter = wanted.as_ref().map(|it| it.replace('+', "%2B"));
+    let filter = filter.map(|it| format!("artifactType={it}&")).unwrap_or_default();
+    let (page, link) = page(state, request, all, &filter);
+    let index = json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": page});
+    let mut response = Response::new(200)
+        .header("Content-Type", media::INDEX)
+        .body(index.to_string().into_bytes());
+    if wanted.is_some() {
+        response = response.header("OCI-Filters-Applied", "artifactType");
+    }
+    match link {
+        Some(query) => {
+            let target = format!("/v2/{repository}/referrers/{subject}?{query}");
+            response.header("Link", format!("<{target}>; rel=\"next\""))
+        }
+        None => response,
+    }
+}
+
+/// The entries after `last`, of which at most `n`, and at most as many as a page has here; and the
+/// query that leads to the rest.
+fn page(
+    state: &State,
+    request: &Request,
+    all: Vec<(String, Value)>,
+    filter: &str,
+) -> (Vec<Value>, Option<String>) {
+    let last = request.query("last").into_iter().next().unwrap_or_default();
+    let wanted = request.query("n").first().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    let size = wanted.min(state.page);
+    let mut left: Vec<_> = all.into_iter().filter(|(key, _)| *key > last).collect();
+    let more = left.len() > size;
+    left.truncate(size);
+    let next = left.last().filter(|_| more);
+    let next = next.map(|(last, _)| format!("{filter}n={size}&last={last}"));
+    (left.into_iter().map(|(_, value)| value).collect(), next)
 }

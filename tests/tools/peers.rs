@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Each tag, and how many layers its image has: those of the tag before it and one more.
 pub(crate) const TAGS: [(&str, usize); 3] = [("debian", 1), ("debian-apt", 2), ("python", 3)];
@@ -96,6 +97,20 @@ impl Registry {
             (digest, Sent { responses: number(), bytes: number() })
         };
         lines.lines().map(entry).collect()
+    }
+
+    /// The same once `bytes` were sent of all blobs together, or would have been logged by now:
+    /// nginx logs a request a moment after the client has its last byte.
+    pub(crate) fn sent_after(&self, bytes: u64) -> BTreeMap<String, Sent> {
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let sent = self.sent();
+            if sent.values().map(|sent| sent.bytes).sum::<u64>() >= bytes || Instant::now() > until
+            {
+                return sent;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

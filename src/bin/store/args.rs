@@ -2,12 +2,13 @@
 
 mod login;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use layerstore::oci::{Algorithm, Platform};
+use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
@@ -110,6 +111,19 @@ pub(crate) enum Command {
     /// left as they are. If there was nothing to forget the exit code is 4.
     Logout(Logout),
 
+    /// Show what a name stands for at its registry, without bringing it
+    ///
+    /// Prints the digest of the image: of its index, where it has one. With --platform, of that
+    /// platform's manifest in the index; an image that has no index is the same for every platform.
+    #[command(after_help = DIGEST_HELP)]
+    Digest(RemoteDigest),
+
+    /// List the tags of a repository at its registry
+    ///
+    /// One a line, in the registry's order, which need not be of any use.
+    #[command(after_help = TAGS_HELP)]
+    Tags(Tags),
+
     /// List the images
     ///
     /// One line an image: its name, the first 12 digits of its digest, the platforms that are there
@@ -210,13 +224,14 @@ Examples:
   store pull alpine:3.20
   store pull ghcr.io/o/app@sha256:…               exactly this one
   store pull --platform linux/arm64 alpine:3.20
+  store pull --referrers ghcr.io/o/app:1          with its signatures and SBOMs
   store pull --plain-http localhost:5000/app:v1   a registry without TLS";
 
 #[derive(Args, Debug)]
 pub(crate) struct Pull {
     /// The images
     #[arg(value_name = "REF", required = true)]
-    pub(crate) images: Vec<Reference>,
+    pub(crate) images: Vec<String>,
 
     /// The platform, where there are several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -230,12 +245,80 @@ pub(crate) struct Pull {
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) policy: Policy,
 
+    /// What is about the images too: signatures, attestations, SBOMs
+    #[arg(long)]
+    pub(crate) referrers: bool,
+
+    /// Of these only those of one artifact type
+    #[arg(long, value_name = "TYPE", requires = "referrers", value_parser = values::media_type)]
+    pub(crate) artifact_type: Option<MediaType>,
+
+    /// Foreign layers too, which come from addresses that the image names and not from its registry
+    #[arg(long)]
+    pub(crate) include_foreign: bool,
+
     /// Speak HTTP without TLS with the registries of these images
     #[arg(long)]
     pub(crate) plain_http: bool,
 
+    /// How many connections a pull has for blobs at a time
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub(crate) max_connections: NonZeroUsize,
+
+    /// How many blobs a pull downloads at a time
+    #[arg(long, value_name = "N", default_value = "6")]
+    pub(crate) max_concurrent_blobs: NonZeroUsize,
+
+    /// How many bytes of blobs a pull takes in a second, as 500k or 20M
+    #[arg(long, value_name = "RATE", value_parser = values::size)]
+    pub(crate) limit_rate: Option<u64>,
+
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) identity: Identity,
+
+    #[command(flatten)]
+    pub(crate) auth_file: AuthFile,
+}
+
+const DIGEST_HELP: &str = "\
+Examples:
+  store digest alpine:3.20
+  store digest --platform linux/arm64 alpine:3.20";
+
+const TAGS_HELP: &str = "\
+A REPO is a REF without a tag: alpine, ghcr.io/o/app, localhost:5000/app.";
+
+#[derive(Args, Debug)]
+pub(crate) struct RemoteDigest {
+    /// The image
+    #[arg(value_name = "REF")]
+    pub(crate) image: Reference,
+
+    /// The platform, where there are several [default: the index of all of them]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+
+    /// Speak HTTP without TLS with the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+
+    #[command(flatten)]
+    pub(crate) auth_file: AuthFile,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Tags {
+    /// The repository
+    #[arg(value_name = "REPO", value_parser = Reference::of_repository)]
+    pub(crate) repository: Reference,
+
+    /// Speak HTTP without TLS with the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
 
     #[command(flatten)]
     pub(crate) auth_file: AuthFile,

@@ -3,14 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use layerstore::oci::{Document, MAX_DOCUMENT_SIZE, MediaType, Platform};
+use layerstore::oci::{Document, MAX_CONFIG_SIZE, MediaType, Platform};
 use layerstore::{BlobStore, Descriptor, Digest, Error, Node, Result, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-/// The media types of the configs that say how to run an image.
-const CONFIGS: [&str; 2] =
-    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 /// An image: everything that its root leads to, in the order of the closure.
 pub(crate) struct Image {
@@ -27,6 +23,7 @@ pub(crate) struct Manifest {
 
 pub(crate) struct Content {
     pub(crate) config: Descriptor,
+    pub(crate) artifact_type: Option<MediaType>,
     pub(crate) layers: Vec<Layer>,
 }
 
@@ -37,6 +34,9 @@ pub(crate) struct Layer {
     pub(crate) media_type: MediaType,
     pub(crate) size: u64,
     pub(crate) present: bool,
+    /// Whether it may be absent for good, and where it may be had then.
+    pub(crate) foreign: bool,
+    pub(crate) urls: Vec<String>,
 }
 
 impl Image {
@@ -53,11 +53,14 @@ impl Image {
                     Document::Manifest(manifest) => {
                         let layers = manifest.layers.into_iter().map(|layer| Layer {
                             present: is_present(&layer.digest),
+                            foreign: layer.is_foreign(),
+                            urls: layer.urls,
                             digest: layer.digest,
                             media_type: layer.media_type,
                             size: layer.size,
                         });
-                        Some(Content { config: manifest.config, layers: layers.collect() })
+                        let (artifact_type, layers) = (manifest.artifact_type, layers.collect());
+                        Some(Content { config: manifest.config, artifact_type, layers })
                     }
                     Document::Index(_) => None,
                 },
@@ -73,13 +76,20 @@ impl Image {
         self.nodes.iter().filter(|node| node.present).map(|node| node.descriptor.size).sum()
     }
 
-    /// How many blobs are missing. A platform that was not pulled is not: what counts is the root,
-    /// and what the manifests that are there are made of.
+    /// How many blobs are missing. A platform that was not pulled is not, nor is a foreign layer:
+    /// what counts is the root, and what the manifests that are there are made of.
     pub(crate) fn missing(&self) -> u64 {
         let counts =
             |(n, node): &(usize, &Node)| *n == 0 || matches!(node.role, Role::Config | Role::Layer);
         let nodes = self.nodes.iter().enumerate().filter(counts);
-        nodes.filter(|(_, node)| !node.present).count() as u64
+        let missing = |node: &Node| !node.present && !node.descriptor.is_foreign();
+        nodes.filter(|(_, node)| missing(node)).count() as u64
+    }
+
+    /// How many foreign layers are not there.
+    pub(crate) fn foreign(&self) -> u64 {
+        let left_out = |node: &&Node| !node.present && node.descriptor.is_foreign();
+        self.nodes.iter().filter(left_out).count() as u64
     }
 
     /// The platforms that are there.
@@ -151,7 +161,7 @@ impl Config {
     /// Reads a config, checked against its descriptor; `None` if it is not there, or is an
     /// artifact's, which says nothing of the kind.
     pub(crate) fn read(store: &BlobStore, descriptor: &Descriptor) -> Result<Option<Config>> {
-        if !CONFIGS.contains(&descriptor.media_type.as_str()) {
+        if !descriptor.media_type.is_image_config() {
             return Ok(None);
         }
         let bytes = match read_small(store, descriptor) {
@@ -202,8 +212,8 @@ fn read_small(store: &BlobStore, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let Descriptor { digest, size, .. } = descriptor;
     let blob = store.open_blob(digest)?;
     let origin = || format!("the stored blob {digest}");
-    if *size > MAX_DOCUMENT_SIZE {
-        return Err(Error::TooLarge { what: origin(), limit: MAX_DOCUMENT_SIZE });
+    if *size > MAX_CONFIG_SIZE {
+        return Err(Error::TooLarge { what: origin(), limit: MAX_CONFIG_SIZE });
     }
     if blob.len() != *size {
         let (expected, actual) = (*size, blob.len());

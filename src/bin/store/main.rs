@@ -18,6 +18,7 @@ mod logging;
 mod names;
 mod output;
 mod progress;
+mod registries;
 mod root;
 mod values;
 

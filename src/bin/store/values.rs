@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
+use layerstore::oci::MediaType;
+
 /// A span of time as people write it: `30m`, `1h 30m`, `7d`. Days have 24 hours.
 ///
 /// A bare number is refused, since nobody could tell its unit, and so are months and years, which
@@ -29,6 +31,40 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it would end as soon as it began".to_owned()),
         duration => Ok(duration),
+    }
+}
+
+/// A media type as it is compared: two names of RFC 6838, section 4.2.
+pub(crate) fn media_type(text: &str) -> Result<MediaType, String> {
+    let name = |name: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b);
+        !name.is_empty() && name.len() <= 127 && name.bytes().all(allowed)
+    };
+    match text.split_once('/') {
+        Some((kind, of)) if name(kind) && name(of) => Ok(MediaType::new(text)),
+        _ => Err("a media type is written KIND/NAME, as in application/spdx+json".to_owned()),
+    }
+}
+
+/// A number of bytes: plain, or with `k`, `M`, `G` or `T` for powers of 1024 (`KiB` and so on are
+/// understood too).
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong =
+        || "a size is a number of bytes, or one with k, M, G or T, as 500k or 20M".to_owned();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let shift = match text[digits..].trim_end_matches("iB") {
+        "" if digits == text.len() => 0,
+        "k" | "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    match number.checked_mul(1 << shift) {
+        Some(0) => Err("a size of nothing would never end".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("the size is too large".to_owned()),
     }
 }
 
@@ -101,6 +137,18 @@ mod tests {
             assert!(duration(text).is_err(), "{text:?}: {:?}", duration(text));
         }
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let cases =
+            [("1", 1), ("500k", 512_000), ("20M", 20 << 20), ("3GiB", 3 << 30), ("1T", 1 << 40)];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "0", "-1", "1.5M", "1 M", "1MB", "1x", "99999999999T", "iB", "1iB"] {
+            assert!(size(text).is_err(), "{text:?}: {:?}", size(text));
+        }
     }
 
     #[test]

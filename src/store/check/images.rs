@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 use super::structure::finding;
 use super::{CheckReport, DamageKind, Finding, Findings};
 use crate::error::Result;
-use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS};
+use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS, MediaType};
 use crate::store::blob::read_document;
 use crate::store::layout::Layout;
 use crate::store::{Ref, refs};
@@ -130,6 +130,12 @@ impl<'a> Walk<'a> {
         below
     }
 
+    /// A config or a layer: made of nothing else, whatever its media type says.
+    fn visit_leaf(&mut self, descriptor: &Descriptor, what: &str) -> Below {
+        let leaf = Descriptor::new(MediaType::new(""), descriptor.digest, descriptor.size);
+        self.visit(&leaf, what, 1)
+    }
+
     fn visit_new(&mut self, descriptor: &Descriptor, what: &str, depth: usize) -> Below {
         let digest = descriptor.digest;
         let broken = Below { present: true, whole: false, missing: Vec::new() };
@@ -138,6 +144,10 @@ impl<'a> Walk<'a> {
             return broken;
         }
         let problem = match self.layout.blob_meta(&digest) {
+            // Its registry need not have it, so an image is whole without.
+            Ok(None) if descriptor.is_foreign() => {
+                return Below { present: false, whole: true, missing: Vec::new() };
+            }
             Ok(None) => {
                 let size = descriptor.size;
                 let message =
@@ -197,7 +207,7 @@ impl<'a> Walk<'a> {
                 let mut below = Below { present: true, whole: true, missing: Vec::new() };
                 let layers = manifest.layers.iter().map(|layer| (layer, "layer"));
                 for (child, what) in std::iter::once((&manifest.config, "config")).chain(layers) {
-                    let child = self.visit(child, what, depth + 1);
+                    let child = self.visit_leaf(child, what);
                     below.whole &= child.whole;
                     below.missing.extend(child.missing);
                 }

@@ -2,7 +2,7 @@ use super::{CheckReport, DamageKind, Finding, Findings, blob_path, kind_of};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
-use crate::store::{leases, part};
+use crate::store::{leases, part_names};
 use crate::sys::{Aside, Dir, Meta, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -130,7 +130,7 @@ impl Look<'_> {
     fn parts(&mut self) -> Result<()> {
         for name in self.layout.parts.names()? {
             let name = name?;
-            if part::digest_of(&name).is_none() {
+            if part_names::digest_of(&name).is_none() {
                 self.unknown(".layerstore/parts/", &name);
             } else if let Some(meta) = self.layout.parts.meta(&name)? {
                 self.report.parts += u64::from(name.ends_with(".part"));

@@ -22,6 +22,8 @@ struct Row {
     size: u64,
     blobs: u64,
     missing: u64,
+    /// Foreign layers that are not there, which is no damage.
+    foreign: u64,
     error: Option<String>,
 }
 
@@ -35,6 +37,7 @@ impl Row {
             size: 0,
             blobs: 0,
             missing: 0,
+            foreign: 0,
             error: None,
         };
         match Image::read(store, &entry.descriptor) {
@@ -43,6 +46,7 @@ impl Row {
                 row.size = image.size();
                 row.blobs = image.nodes.iter().filter(|node| node.present).count() as u64;
                 row.missing = image.missing();
+                row.foreign = image.foreign();
             }
             Err(error) => row.error = Some(error.to_string()),
         }
@@ -60,6 +64,9 @@ impl Row {
         };
         let mark = match (&self.error, self.missing) {
             (Some(_), _) => "unreadable".to_owned(),
+            (None, 0) if self.foreign > 0 => {
+                format!("without {}", human::count(self.foreign, "foreign layer"))
+            }
             (None, 0) => String::new(),
             (None, missing) => format!("incomplete: {} missing", human::count(missing, "blob")),
         };

@@ -20,10 +20,12 @@ struct Inspection {
     /// Bytes of what is there.
     size: u64,
     missing: u64,
+    /// Foreign layers that are not there, which is no damage.
+    foreign: u64,
     manifests: Vec<Platformed>,
 }
 
-/// One of its manifests. Of one that was not pulled only the first four are known.
+/// One of its manifests. Of one that was not pulled only what its descriptor says is known.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Platformed {
@@ -32,6 +34,7 @@ struct Platformed {
     platform: Option<Platform>,
     attestation: bool,
     present: bool,
+    artifact_type: Option<MediaType>,
     config: Option<Config>,
     layers: Vec<Layer>,
 }
@@ -39,7 +42,7 @@ struct Platformed {
 pub(super) fn run(store: &BlobStore, name: &str, out: &mut Output) -> Outcome {
     let entry = names::find(store, name)?;
     let image = Image::read(store, &entry.descriptor)?;
-    let (size, missing) = (image.size(), image.missing());
+    let (size, missing, foreign) = (image.size(), image.missing(), image.foreign());
     let mut exit = Exit::Ok;
     let mut manifests = Vec::new();
     for manifest in image.manifests {
@@ -56,6 +59,7 @@ pub(super) fn run(store: &BlobStore, name: &str, out: &mut Output) -> Outcome {
         descriptor: entry.descriptor,
         size,
         missing,
+        foreign,
         manifests,
     })?;
     Ok(exit)
@@ -64,14 +68,20 @@ pub(super) fn run(store: &BlobStore, name: &str, out: &mut Output) -> Outcome {
 impl Platformed {
     fn new(manifest: Manifest, config: Option<Config>) -> Platformed {
         let Manifest { descriptor, content } = manifest;
+        let present = content.is_some();
+        let (artifact_type, layers) = match content {
+            Some(Content { artifact_type, layers, .. }) => (artifact_type, layers),
+            None => (descriptor.artifact_type.clone(), Vec::new()),
+        };
         Platformed {
             attestation: descriptor.is_attestation(),
             digest: descriptor.digest,
             media_type: descriptor.media_type,
             platform: descriptor.platform,
-            present: content.is_some(),
+            present,
+            artifact_type,
             config,
-            layers: content.map_or_else(Vec::new, |Content { layers, .. }| layers),
+            layers,
         }
     }
 
@@ -81,7 +91,11 @@ impl Platformed {
         }
         let by_config = || self.config.as_ref().and_then(Config::platform);
         let platform = self.platform.clone().or_else(by_config);
-        platform.map_or_else(|| "manifest".to_owned(), |platform| platform.to_string())
+        match (platform, &self.artifact_type) {
+            (Some(platform), _) => platform.to_string(),
+            (None, Some(artifact_type)) => format!("artifact {artifact_type}"),
+            (None, None) => "manifest".to_owned(),
+        }
     }
 }
 
@@ -94,6 +108,10 @@ impl Report for Inspection {
         if self.missing > 0 {
             let missing = human::count(self.missing, "blob");
             out.field(0, "incomplete", format!("{missing} missing; pull it again"))?;
+        }
+        if self.foreign > 0 {
+            let foreign = human::count(self.foreign, "foreign layer");
+            out.field(0, "without", format!("{foreign}; `store pull --include-foreign` has it"))?;
         }
         for manifest in &self.manifests {
             out.line("")?;
@@ -112,7 +130,11 @@ impl Platformed {
             config.text(out)?;
         }
         let layers = self.layers.iter().map(|layer| {
-            let missing = if layer.present { "" } else { "  missing" };
+            let missing = match (layer.present, layer.foreign) {
+                (true, _) => "",
+                (false, false) => "  missing",
+                (false, true) => "  foreign, not fetched",
+            };
             format!("{}  {}{missing}", layer.digest, human::size(layer.size))
         });
         out.items(1, "layers", layers)

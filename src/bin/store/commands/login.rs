@@ -2,7 +2,7 @@
 
 use std::io;
 
-use layerstore::fetch::{AuthFiles, Credentials, HttpRegistry, Keeper, LoginKey, Secret};
+use layerstore::fetch::{AuthFiles, Credentials, Keeper, LoginKey, Secret};
 use serde::Serialize;
 
 use super::Outcome;
@@ -11,6 +11,7 @@ use crate::args::{Login, Logout};
 use crate::credentials::{self, Unseen};
 use crate::exit::{Exit, Failure};
 use crate::output::{Messages, Output, Report};
+use crate::registries;
 
 /// Asks, checks and keeps.
 pub(super) fn login(args: Login, out: &mut Output) -> Outcome {
@@ -50,7 +51,8 @@ async fn log_in(args: &Login, messages: &Messages) -> Result<LoggedIn, Failure> 
         }
         user => ask(user.clone(), key, messages).await?,
     };
-    let builder = HttpRegistry::builder().auth(files.clone());
+    let settings = registries::settings(None)?;
+    let builder = registries::client(settings)?.auth(files.clone());
     let builder = if args.plain_http { builder.plain_http(key.registry()) } else { builder };
     let checked =
         builder.build()?.check_login(key, &Credentials::new(&username, &password)).await?;

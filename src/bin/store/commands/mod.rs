@@ -3,6 +3,7 @@
 mod blob;
 mod check;
 mod df;
+mod digest;
 mod gc;
 mod images;
 mod init;
@@ -12,6 +13,7 @@ mod login;
 mod pull;
 mod rm;
 mod tag;
+mod tags;
 mod version;
 
 use std::path::PathBuf;
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
         Command::Login(args) => login::login(args, out),
         Command::Logout(args) => login::logout(&args, out),
+        Command::Digest(args) => digest::run(&args, out),
+        Command::Tags(args) => tags::run(&args, out),
         Command::Images => images::run(&place.open()?, out),
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller};
+use layerstore::fetch::{
+    AuthFiles, HttpRegistry, PullPolicy, Pulled, Puller, Referrers, RegistrySettings,
+};
 use layerstore::oci::PlatformChoice;
 use layerstore::{BlobStore, Error, Reference};
 use serde::Serialize;
@@ -17,22 +19,35 @@ use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::progress::PullProgress;
+use crate::registries;
 
 /// How long threads that write to the disk may take to end after a signal or an error.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
 pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Output) -> Outcome {
+    let settings = registries::settings(args.ca_file.as_deref())?;
+    let images: Vec<Reference> =
+        args.images.iter().map(|name| settings.expand(name).parse()).collect::<Result<_, _>>()?;
+    let files = credentials::of_pull(&args.auth_file, &args.identity, &images)?;
     let store = match args.policy {
         Policy::Never => place.open()?,
         Policy::Always | Policy::Missing => place.open_or_init()?,
     };
     warn_of_network(&store, out)?;
     let progress = PullProgress::start(progress, out.messages());
-    let puller = Puller::new(store, Arc::new(registry(&args)?))
+    let puller = Puller::new(store, Arc::new(registry(settings, files, &images, args.plain_http)?))
         .platform(platform(&args))
-        .policy(policy(args.policy));
+        .policy(policy(args.policy))
+        .referrers(referrers(&args))
+        .include_foreign(args.include_foreign)
+        .connections(args.max_connections.get())
+        .concurrency(args.max_concurrent_blobs.get());
+    let puller = match args.limit_rate {
+        Some(rate) => puller.limit_rate(rate),
+        None => puller,
+    };
     let runtime = runtime()?;
-    let outcome = runtime.block_on(pull_all(&puller, &args.images, &progress, out));
+    let outcome = runtime.block_on(pull_all(&puller, &images, &progress, out));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
 }
@@ -48,11 +63,17 @@ fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn registry(args: &Pull) -> Result<HttpRegistry, Failure> {
-    let plain = args.images.iter().filter(|_| args.plain_http).map(Reference::registry);
-    let builder = plain.fold(HttpRegistry::builder(), |builder, host| builder.plain_http(host));
-    let files = credentials::of_pull(&args.auth_file, &args.identity, &args.images)?;
-    Ok(builder.auth(files).build()?)
+/// The client for the registries of these images.
+pub(super) fn registry(
+    settings: RegistrySettings,
+    files: AuthFiles,
+    images: &[Reference],
+    plain_http: bool,
+) -> Result<HttpRegistry, Failure> {
+    let plain = images.iter().filter(|_| plain_http).map(Reference::registry);
+    let builder = plain
+        .fold(registries::client(settings)?.auth(files), |builder, host| builder.plain_http(host));
+    Ok(builder.build()?)
 }
 
 fn platform(args: &Pull) -> PlatformChoice {
@@ -68,6 +89,14 @@ fn policy(policy: Policy) -> PullPolicy {
         Policy::Always => PullPolicy::Always,
         Policy::Missing => PullPolicy::Missing,
         Policy::Never => PullPolicy::Never,
+    }
+}
+
+fn referrers(args: &Pull) -> Referrers {
+    match (args.referrers, &args.artifact_type) {
+        (false, _) => Referrers::None,
+        (true, None) => Referrers::All,
+        (true, Some(wanted)) => Referrers::OfType(wanted.clone()),
     }
 }
 

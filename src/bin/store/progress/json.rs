@@ -31,10 +31,12 @@ struct Line<'a> {
 enum Told {
     Resolved { digest: Digest },
     Planned { blobs: u64, bytes: u64 },
+    Foreign { digest: Digest, size: u64, urls: Vec<String> },
     Reused { digest: Digest, size: u64 },
     Started { digest: Digest, size: u64, resumed: u64 },
     Advanced { digest: Digest, done: u64 },
     Waiting { digest: Digest, size: u64, done: u64, holder: String },
+    Served { digest: Digest, origins: Vec<String> },
     Finished { digest: Digest, size: u64 },
     Retrying { what: String, delay: f64, reason: String },
 }
@@ -45,11 +47,15 @@ impl Told {
         Some(match event {
             Event::Resolved { digest } => Told::Resolved { digest },
             Event::Planned { blobs, bytes } => Told::Planned { blobs, bytes },
+            Event::Foreign { digest, size, urls } => Told::Foreign { digest, size, urls },
             Event::Reused { digest, size } => Told::Reused { digest, size },
             Event::Started { digest, size, resumed } => Told::Started { digest, size, resumed },
             Event::Advanced { digest, done } => Told::Advanced { digest, done },
             Event::Waiting { digest, size, done, holder } => {
                 Told::Waiting { digest, size, done, holder }
+            }
+            Event::Served { digest, origins } => {
+                Told::Served { digest, origins: origins.iter().map(ToString::to_string).collect() }
             }
             Event::Finished { digest, size } => Told::Finished { digest, size },
             Event::Retrying { what, delay, reason } => {

@@ -47,6 +47,11 @@ impl Story {
                 let blobs = human::count(*blobs, "blob");
                 Some(format!("{image}: {blobs}, {}", human::size(*bytes)))
             }
+            Event::Foreign { digest, size, .. } => {
+                let text =
+                    format!("{}, left out; --include-foreign fetches it", human::size(*size));
+                Some(line(digest, "foreign", text))
+            }
             Event::Reused { digest, size } => Some(line(digest, "there", human::size(*size))),
             Event::Started { digest, resumed, .. } => {
                 self.started.insert(*digest, *resumed);

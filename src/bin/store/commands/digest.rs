@@ -1,0 +1,47 @@
+//! `store digest`.
+
+use layerstore::fetch::{RetryPolicy, digest_of};
+use layerstore::oci::{MediaType, PlatformChoice};
+use layerstore::{Descriptor, Digest};
+use serde::Serialize;
+
+use super::{Outcome, pull};
+use crate::args::RemoteDigest;
+use crate::credentials;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Report};
+use crate::registries;
+
+/// What a name stands for.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    #[serde(rename = "ref")]
+    name: String,
+    digest: Digest,
+    media_type: MediaType,
+    /// The length in bytes of the index or manifest, not of the image.
+    size: u64,
+}
+
+pub(super) fn run(args: &RemoteDigest, out: &mut Output) -> Outcome {
+    let RemoteDigest { image, platform, plain_http, .. } = args;
+    let settings = registries::settings(None)?;
+    let registry = pull::registry(
+        settings,
+        credentials::auth_files(&args.auth_file),
+        std::slice::from_ref(image),
+        *plain_http,
+    )?;
+    let platform = platform.clone().map(PlatformChoice::One);
+    let found = digest_of(&registry, image, platform.as_ref(), RetryPolicy::default());
+    let Descriptor { digest, media_type, size, .. } = pull::runtime()?.block_on(found)?;
+    out.report(&Found { name: image.to_string(), digest, media_type, size })?;
+    Ok(Exit::Ok)
+}
+
+impl Report for Found {
+    fn text(&self, out: &mut Output) -> Result<(), Failure> {
+        out.line(self.digest.to_string())
+    }
+}

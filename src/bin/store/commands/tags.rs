@@ -1,0 +1,42 @@
+//! `store tags`.
+
+use layerstore::fetch::{RegistryPull, RetryBudget, retry};
+use serde::Serialize;
+
+use super::{Outcome, pull};
+use crate::args::Tags;
+use crate::credentials;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Report};
+use crate::registries;
+
+/// The tags of a repository.
+#[derive(Serialize)]
+struct List {
+    /// The full name of the repository.
+    repository: String,
+    tags: Vec<String>,
+}
+
+pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
+    let Tags { repository, plain_http, .. } = args;
+    let settings = registries::settings(None)?;
+    let registry = pull::registry(
+        settings,
+        credentials::auth_files(&args.auth_file),
+        std::slice::from_ref(repository),
+        *plain_http,
+    )?;
+    let budget = RetryBudget::default();
+    let tags = retry(&budget, |_| registry.tags(repository), |_| {});
+    let tags = pull::runtime()?.block_on(tags)?;
+    let repository = format!("{}/{}", repository.registry(), repository.repository());
+    out.report(&List { repository, tags })?;
+    Ok(Exit::Ok)
+}
+
+impl Report for List {
+    fn text(&self, out: &mut Output) -> Result<(), Failure> {
+        self.tags.iter().try_for_each(|tag| out.line(tag))
+    }
+}

@@ -1,0 +1,309 @@
+//! The bytes of one blob, over one connection or several, into its part.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::pace::Pace;
+use super::progress::Event;
+use super::puller::{Pull, broken_task};
+use super::work::Work;
+use super::{BlobBody, ByteRange, retry};
+use crate::error::{Error, Result};
+use crate::oci::Descriptor;
+use crate::store::Part;
+
+/// Bytes are handed to the writing thread in batches of about this size.
+const BATCH: usize = 256 * 1024;
+/// How many batches may be under way to the writing thread. With what each connection gathers, it
+/// bounds the memory of a download.
+const BATCHES: usize = 8;
+/// A connection that broke after this many bytes was good for something: it does not count against
+/// the retries of its blob.
+const WORTHWHILE: u64 = 1024 * 1024;
+/// When it is first looked whether more connections would help, and how often after that.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(100);
+/// The writing thread hashes this much of what lies behind before it writes the next batch.
+const CATCH_UP: u64 = 1024 * 1024;
+/// A body that brings less than `LEAST_BYTES` in this time is cut, and asked for again.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LEAST_BYTES: u64 = 64 * 1024;
+
+/// Downloads what is missing of a part. The part comes back whatever happens, unless its thread
+/// dies; so does the first error.
+pub(super) async fn complete(
+    pull: &Pull<'_>,
+    blob: &Descriptor,
+    part: Part,
+) -> Result<(Part, Result<()>)> {
+    let (batches, queue) = mpsc::channel(BATCHES);
+    let download = Download {
+        pull,
+        blob,
+        before: part.len(),
+        received: AtomicU64::new(0),
+        work: Mutex::new(Work::new(blob.size, part.missing())),
+        batches,
+    };
+    // Should this future be dropped, the thread writes what it was given and lets the part go.
+    let writer = tokio::task::spawn_blocking(move || write(part, queue));
+    let fetched = download.run().await;
+    drop(download);
+    let (part, written) = writer.await.map_err(broken_task)?;
+    // If the thread failed, the connections only stopped because of that.
+    Ok((part, written.and(fetched)))
+}
+
+/// Bytes and their place in the blob.
+struct Batch {
+    offset: u64,
+    chunks: Vec<Bytes>,
+}
+
+fn write(mut part: Part, mut queue: mpsc::Receiver<Batch>) -> (Part, Result<()>) {
+    let mut write = || {
+        while let Some(Batch { mut offset, chunks }) = queue.blocking_recv() {
+            for chunk in chunks {
+                part.write_at(offset, &chunk)?;
+                offset += chunk.len() as u64;
+            }
+            part.catch_up(CATCH_UP)?;
+        }
+        Ok(())
+    };
+    let written = write();
+    (part, written)
+}
+
+struct Download<'a> {
+    pull: &'a Pull<'a>,
+    blob: &'a Descriptor,
+    /// How many bytes there were at the beginning.
+    before: u64,
+    /// How many have come since.
+    received: AtomicU64,
+    work: Mutex<Work>,
+    batches: mpsc::Sender<Batch>,
+}
+
+impl Download<'_> {
+    /// One connection first; more as long as they bring more.
+    async fn run(&self) -> Result<()> {
+        let mut workers = FuturesUnordered::new();
+        workers.push(self.worker(0, self.pull.connection().await));
+        let (mut next, mut pace) = (1, Pace::new(Instant::now()));
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_LOOK, TICK);
+        loop {
+            tokio::select! {
+                ended = workers.next() => match ended {
+                    Some(ended) => ended?,
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => {
+                    let received = self.received.load(Ordering::Relaxed);
+                    let more = pace.more(Instant::now(), received, workers.len());
+                    for _ in 0..more {
+                        if !self.work().has_more() {
+                            break;
+                        }
+                        let Some(connection) = self.pull.spare_connection() else {
+                            break;
+                        };
+                        workers.push(self.worker(next, connection));
+                        next += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What one connection does: piece after piece, until none is left.
+    async fn worker(&self, id: usize, _connection: impl Sized) -> Result<()> {
+        while self.take(id) {
+            let done = retry(
+                self.pull.budget(),
+                |_| self.attempt(id),
+                |retry| self.pull.tell_retry(self.blob.digest, retry.delay, retry.error),
+            )
+            .await;
+            if let Err(error) = done {
+                self.work().give_back(id);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, id: usize) -> bool {
+        !self.batches.is_closed() && self.work().take(id).is_some()
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request for what is left of a worker's piece. That the connection broke is no error if
+    /// it brought much: what is left is taken up again.
+    async fn attempt(&self, id: usize) -> Result<()> {
+        let before = self.work().left(id);
+        if before.is_empty() {
+            return Ok(());
+        }
+        let Some(body) = self.request(before.start, before.end).await? else {
+            self.work().only_whole();
+            return Ok(());
+        };
+        let result = self.receive(id, body).await;
+        let gained = self.work().left(id).start - before.start;
+        match result {
+            Err(error) if retry::is_transient(&error) && gained >= WORTHWHILE => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Asks for a range, or for the whole blob where that is what is wanted, or all that can be had;
+    /// `None` once it turns out that this server has no ranges.
+    async fn request(&self, start: u64, end: u64) -> Result<Option<BlobBody>> {
+        let size = self.blob.size;
+        let range = match (start, end) {
+            (0, end) if end == size => None,
+            _ if self.work().is_only_whole() => None,
+            (start, end) => Some(ByteRange { start, end: (end < size).then_some(end) }),
+        };
+        let answer = self.pull.registry().blob(self.pull.reference(), self.blob, range).await;
+        match answer {
+            Err(Error::UnusableRange { url, range, reason }) => {
+                tracing::debug!(url, range, reason, "this server has no usable ranges");
+                Ok(None)
+            }
+            // A whole blob instead of a range: as good, if nobody else is at it.
+            Ok(body) if body.start != start && range.is_some() => {
+                self.work().only_whole();
+                Ok(Some(body))
+            }
+            answer => answer.map(Some),
+        }
+    }
+
+    /// Reads a body up to the end of the worker's piece, which others may bring nearer meanwhile.
+    async fn receive(&self, id: usize, body: BlobBody) -> Result<()> {
+        let mut stream = body.stream;
+        let mut batch = Gather::at(body.start);
+        let mut rate = Window::new();
+        let result = loop {
+            let left = self.work().left(id);
+            let at = batch.end();
+            if at >= left.end {
+                break Ok(());
+            }
+            match stream.next().await {
+                None => break Ok(()),
+                Some(Err(error)) => break Err(error),
+                Some(Ok(mut chunk)) => {
+                    rate.add(chunk.len() as u64);
+                    // The end may be nearer than it was when the chunk was asked for.
+                    let end = self.work().left(id).end;
+                    chunk.truncate(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
+                    batch.push(chunk);
+                }
+            }
+            if batch.len >= BATCH && !self.hand_over(id, &mut batch).await {
+                return Ok(());
+            }
+            if rate.is_too_slow() {
+                break Err(self.too_slow());
+            }
+        };
+        self.hand_over(id, &mut batch).await;
+        // Read to its very end, a connection can serve the next request.
+        if result.is_ok() && batch.end() == self.blob.size {
+            let _ = stream.next().await;
+        }
+        result
+    }
+
+    /// Gives what has been gathered to the writing thread; whether that still lives.
+    async fn hand_over(&self, id: usize, batch: &mut Gather) -> bool {
+        let (offset, end) = (batch.offset, batch.end());
+        let (chunks, len) = batch.take();
+        if len == 0 {
+            return true;
+        }
+        if self.batches.send(Batch { offset, chunks }).await.is_err() {
+            return false;
+        }
+        self.work().advance(id, end);
+        let received = self.received.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
+        let done = (self.before + received).min(self.blob.size);
+        self.pull.tell(Event::Advanced { digest: self.blob.digest, done });
+        self.pull.pay(len as u64).await;
+        true
+    }
+
+    fn too_slow(&self) -> Error {
+        let reason =
+            format!("it brought less than {LEAST_BYTES} bytes in {} seconds", PATIENCE.as_secs());
+        Error::Network {
+            action: "go on reading",
+            url: format!("{} of {}", self.blob.digest, self.pull.reference()),
+            source: std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into(),
+        }
+    }
+}
+
+/// Chunks as they come, until there are enough for the writing thread.
+struct Gather {
+    offset: u64,
+    chunks: Vec<Bytes>,
+    len: usize,
+}
+
+impl Gather {
+    fn at(offset: u64) -> Gather {
+        Gather { offset, chunks: Vec::new(), len: 0 }
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        self.len += chunk.len();
+        self.chunks.push(chunk);
+    }
+
+    fn end(&self) -> u64 {
+        self.offset + self.len as u64
+    }
+
+    fn take(&mut self) -> (Vec<Bytes>, usize) {
+        let len = std::mem::take(&mut self.len);
+        self.offset += len as u64;
+        (std::mem::take(&mut self.chunks), len)
+    }
+}
+
+/// The bytes of the last while.
+struct Window {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Window {
+    fn new() -> Window {
+        Window { since: Instant::now(), bytes: 0 }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        if self.bytes >= LEAST_BYTES {
+            *self = Window::new();
+        }
+        self.bytes += bytes;
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.bytes < LEAST_BYTES && self.since.elapsed() >= PATIENCE
+    }
+}

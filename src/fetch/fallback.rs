@@ -1,0 +1,176 @@
+//! Asking one server after the other: in which order, and what it means that all failed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Origin;
+use super::settings::{Endpoint, Step};
+use super::transport::CONNECT;
+use crate::error::{Error, ErrorKind};
+use crate::oci::{Digest, Reference};
+
+/// How long a server that could not be connected to is asked after all others.
+const REST: Duration = Duration::from_secs(30);
+/// Of how many blobs it is remembered where they came from.
+const MAX_RECORDS: usize = 20_000;
+
+/// What has been learnt of servers so far.
+#[derive(Default)]
+pub(super) struct Ledger {
+    blobs: Mutex<HashMap<(String, Digest), Record>>,
+    resting: Mutex<HashMap<Origin, Instant>>,
+}
+
+/// What is known of a blob.
+#[derive(Default)]
+struct Record {
+    /// Who sent bytes of it.
+    served: Vec<(String, Origin)>,
+    /// Whose bytes were not those of its digest.
+    refuted: Vec<String>,
+}
+
+/// The servers that are left to ask for one thing, and why others failed.
+pub(super) struct Attempts {
+    ledger: Arc<Ledger>,
+    /// The last is next.
+    left: Vec<Step>,
+    current: Option<Step>,
+    without_tls: Vec<String>,
+    errors: Vec<Error>,
+}
+
+impl Ledger {
+    /// The servers to ask for what `digest` names, or else for what the name stands for.
+    pub(super) fn attempts(
+        self: &Arc<Self>,
+        steps: &[Step],
+        image: &Reference,
+        digest: Option<&Digest>,
+    ) -> Attempts {
+        let refuted = digest.map(|digest| self.refuted(image, digest)).unwrap_or_default();
+        let may = |step: &&Step| match digest {
+            Some(_) => step.pulls && !refuted.contains(&step.endpoint.id()),
+            None => step.resolves,
+        };
+        let (resting, awake): (Vec<_>, Vec<_>) =
+            steps.iter().filter(may).cloned().partition(|step| self.rests(&step.endpoint.origin));
+        let without_tls = resting.iter().map(|step| step.endpoint.image.registry().to_owned());
+        let without_tls = without_tls.collect();
+        let left = awake.into_iter().chain(resting).rev().collect();
+        let ledger = Arc::clone(self);
+        Attempts { ledger, left, current: None, without_tls, errors: Vec::new() }
+    }
+
+    /// Notes that a server sends bytes of a blob.
+    pub(super) fn served(&self, image: &Reference, digest: &Digest, endpoint: &Endpoint) {
+        let mut blobs = self.blobs();
+        let key = key(image, digest);
+        if blobs.len() >= MAX_RECORDS && !blobs.contains_key(&key) {
+            blobs.clear();
+        }
+        let record = blobs.entry(key).or_default();
+        if record.served.iter().all(|(id, _)| *id != endpoint.id()) {
+            record.served.push((endpoint.id(), endpoint.origin.clone()));
+        }
+    }
+
+    pub(super) fn origins(&self, image: &Reference, digest: &Digest) -> Vec<Origin> {
+        let blobs = self.blobs();
+        let served = blobs.get(&key(image, digest)).map(|record| &record.served);
+        served.into_iter().flatten().map(|(_, origin)| origin.clone()).collect()
+    }
+
+    /// Notes that what came was not the blob. Where several sent it, all but the last are blamed:
+    /// mirrors come before the registry that they mirror.
+    pub(super) fn distrust(&self, image: &Reference, digest: &Digest) {
+        if let Some(record) = self.blobs().get_mut(&key(image, digest)) {
+            let all = record.served.drain(..).map(|(id, _)| id);
+            let mut blamed: Vec<_> = all.collect();
+            if blamed.len() > 1 {
+                blamed.pop();
+            }
+            record.refuted.extend(blamed);
+        }
+    }
+
+    fn refuted(&self, image: &Reference, digest: &Digest) -> Vec<String> {
+        self.blobs().get(&key(image, digest)).map(|it| it.refuted.clone()).unwrap_or_default()
+    }
+
+    fn blobs(&self) -> MutexGuard<'_, HashMap<(String, Digest), Record>> {
+        // Nothing that holds this lock can leave the map half changed.
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rests(&self, origin: &Origin) -> bool {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        resting.get(origin).is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn rest(&self, origin: &Origin) {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        resting.insert(origin.clone(), Instant::now() + REST);
+    }
+}
+
+impl Attempts {
+    /// The next server to ask.
+    pub(super) fn next(&mut self) -> Option<Endpoint> {
+        loop {
+            let step = self.left.pop()?;
+            let registry = step.endpoint.image.registry();
+            if step.last_resort && self.without_tls.iter().all(|it| it != registry) {
+                continue;
+            }
+            self.current = Some(step.clone());
+            return Some(step.endpoint);
+        }
+    }
+
+    /// Whether there is nobody else.
+    pub(super) fn is_over(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Notes why the last one that was asked failed.
+    pub(super) fn failed(&mut self, error: Error) {
+        if let Some(step) = self.current.take() {
+            // A server may well wait for the end of a line that TLS does not have.
+            if matches!(error, Error::Network { .. }) {
+                self.without_tls.push(step.endpoint.image.registry().to_owned());
+            }
+            if matches!(error, Error::Network { action: CONNECT, .. }) {
+                self.ledger.rest(&step.endpoint.origin);
+            }
+            if !self.left.is_empty() {
+                tracing::info!(server = %step.endpoint.origin, %error, "asking the next server");
+            }
+        }
+        self.errors.push(error);
+    }
+
+    /// Why all failed. One reason stands for itself, and so does a sentence that all agree on.
+    pub(super) fn into_error(mut self) -> Error {
+        if let Some(at) =
+            self.errors.iter().position(|error| matches!(error, Error::UnusableRange { .. }))
+        {
+            // Asking for the whole may still work.
+            return self.errors.swap_remove(at);
+        }
+        let absent = |error: &Error| error.kind() == ErrorKind::NotFound;
+        match self.errors.pop() {
+            Some(last) if self.errors.is_empty() => last,
+            Some(last) if absent(&last) && self.errors.iter().all(absent) => last,
+            last => {
+                self.errors.extend(last);
+                Error::Endpoints { errors: self.errors }
+            }
+        }
+    }
+}
+
+fn key(image: &Reference, digest: &Digest) -> (String, Digest) {
+    (format!("{}/{}", image.registry(), image.repository()), *digest)
+}

@@ -1,0 +1,107 @@
+use std::fs::File;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::layout::Layout;
+use super::lease::Pinned;
+use super::part::{Part, Storage};
+use super::part_names::PartNames;
+use super::part_state;
+use crate::error::Result;
+use crate::sys::{Lock, LockMode};
+
+/// What came of asking for a blob to be downloaded.
+#[derive(Debug)]
+#[must_use]
+pub enum Claim {
+    /// It is there.
+    Committed,
+    /// It is this caller's to download: what of it is [missing](Part::missing).
+    Held(Part),
+    /// Somebody else downloads it; this shows how far they are.
+    Busy(PartWatch),
+}
+
+/// The growth of a part that somebody else holds.
+#[derive(Clone, Debug)]
+pub struct PartWatch {
+    layout: Arc<Layout>,
+    names: PartNames,
+}
+
+impl PartWatch {
+    /// How many bytes the part has; `None` where there is none, before its first byte or after its
+    /// end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn len(&self) -> Result<Option<u64>> {
+        let Some(meta) = self.layout.parts.meta(&self.names.part)? else {
+            return Ok(None);
+        };
+        let state = part_state::read(&self.layout.parts, &self.names.state)?;
+        Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
+    }
+
+    /// When the part was last written to; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn modified(&self) -> Result<Option<SystemTime>> {
+        Ok(self.layout.parts.meta(&self.names.part)?.map(|meta| meta.modified))
+    }
+
+    /// Who downloads it, as far as can be told.
+    pub fn holder(&self) -> String {
+        Lock::holder(&self.layout.parts, &self.names.lock)
+    }
+}
+
+/// Takes the part of a blob unless somebody has it. What it holds already is hashed here.
+pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
+    let names = PartNames::of(pinned.digest());
+    loop {
+        let file = layout.parts.open_or_create(&names.lock)?;
+        let path = layout.parts.path_of(&names.lock);
+        let Some(lock) = Lock::try_on(file, LockMode::Exclusive, &path)? else {
+            return Ok(Claim::Busy(PartWatch { layout: layout.clone(), names }));
+        };
+        // The holder before may have finished and removed the file that was waited for.
+        if !lock.is_current(&layout.parts, &names.lock)? {
+            continue;
+        }
+        if pinned.look()? {
+            names.unlink(layout)?;
+            return Ok(Claim::Committed);
+        }
+        // Some manifest gives the digest a smaller size. Whichever is wrong, another download's
+        // bytes are not this one's to throw away.
+        if layout.parts.meta(&names.part)?.is_some_and(|meta| meta.len > pinned.size()) {
+            return Part::private(layout, pinned).map(Claim::Held);
+        }
+        let file = open_part(layout, &names)?;
+        let storage = Storage::Named { file, names, _lock: lock };
+        return Part::adopt(layout, pinned, storage).map(Claim::Held);
+    }
+}
+
+fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
+    match layout.parts.meta(&names.part)? {
+        // Where a rename cannot refuse to replace, a crash between the link and the unlink that
+        // stand for it leaves a second name of a blob: never to be written to.
+        Some(meta) if meta.links > 1 => {
+            layout.parts.unlink(&names.state)?;
+            layout.parts.unlink(&names.part)?;
+        }
+        // A crash between the change of mode and the rename leaves a part that cannot be written.
+        Some(meta) if meta.mode & 0o600 != 0o600 => layout.parts.make_writable(&names.part)?,
+        Some(_) => {}
+        // The account of one that has gone says nothing about the one that is made now.
+        None => {
+            layout.parts.unlink(&names.state)?;
+        }
+    }
+    layout.parts.open_or_create(&names.part)
+}
