@@ -56,7 +56,7 @@ pub enum Referrers {
 ///
 /// # async fn example() -> layerstore::Result<()> {
 /// let store = BlobStore::init("/srv/images")?;
-/// let registry = Arc::new(HttpRegistry::new());
+/// let registry = Arc::new(HttpRegistry::builder().build()?);
 /// let reference: Reference = "docker.io/library/alpine:3.20".parse()?;
 /// let pulled = Puller::new(store, registry).pull(&reference).await?;
 /// println!("{} is {}, {} bytes of it fetched", pulled.name, pulled.digest, pulled.fetched_bytes);

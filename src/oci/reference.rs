@@ -5,8 +5,7 @@ use std::str::FromStr;
 use super::Digest;
 use crate::error::Error;
 
-/// The longest name that is looked at, in bytes: a registry, a repository of 255, a tag of 128 and
-/// a digest, with room to spare. Keeps the parser from being fed a book.
+/// The longest name that is looked at, in bytes: room for a registry, a repository, a tag, a digest.
 const MAX_LENGTH: usize = 1024;
 /// The longest host (RFC 1035, section 2.3.4), repository and tag (distribution specification,
 /// "Pulling manifests"), in bytes.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Outcome, pull};
 use crate::args::RemoteDigest;
+use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::registries;
@@ -24,9 +25,14 @@ struct Found {
 }
 
 pub(super) fn run(args: &RemoteDigest, out: &mut Output) -> Outcome {
-    let RemoteDigest { image, platform, plain_http } = args;
+    let RemoteDigest { image, platform, plain_http, .. } = args;
     let settings = registries::settings(None)?;
-    let registry = pull::registry(settings, std::slice::from_ref(image), *plain_http)?;
+    let registry = pull::registry(
+        settings,
+        credentials::auth_files(&args.auth_file),
+        std::slice::from_ref(image),
+        *plain_http,
+    )?;
     let platform = platform.clone().map(PlatformChoice::One);
     let found = digest_of(&registry, image, platform.as_ref(), RetryPolicy::default());
     let Descriptor { digest, media_type, size, .. } = pull::runtime()?.block_on(found)?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Outcome, pull};
 use crate::args::Tags;
+use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::registries;
@@ -18,9 +19,14 @@ struct List {
 }
 
 pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
-    let Tags { repository, plain_http } = args;
+    let Tags { repository, plain_http, .. } = args;
     let settings = registries::settings(None)?;
-    let registry = pull::registry(settings, std::slice::from_ref(repository), *plain_http)?;
+    let registry = pull::registry(
+        settings,
+        credentials::auth_files(&args.auth_file),
+        std::slice::from_ref(repository),
+        *plain_http,
+    )?;
     let budget = RetryBudget::default();
     let tags = retry(&budget, |_| registry.tags(repository), |_| {});
     let tags = pull::runtime()?.block_on(tags)?;
