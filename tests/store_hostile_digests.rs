@@ -137,7 +137,11 @@ fn none_is_followed_from_the_stores_own_files() {
         let lease_file = root.join(".layerstore/leases/0123456789abcdef0123456789abcdef");
         fs::write(&lease_file, format!("{line} {:08x}\n", crc32fast::hash(line.as_bytes())))
             .unwrap();
-        assert!(store.leases().is_err(), "{text:?}");
+        // Zeros are what a power cut leaves of the lease of a process: the end of it, not damage.
+        match store.leases() {
+            Ok(leases) => assert!(text.contains('\0') && leases[0].blobs.is_empty(), "{text:?}"),
+            Err(_) => assert!(!text.contains('\0'), "{text:?}"),
+        }
         fs::remove_file(lease_file).unwrap();
         assert_eq!(names(dir.path()), before, "{text:?}");
         fs::remove_dir_all(&root).unwrap();
