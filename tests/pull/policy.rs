@@ -60,3 +60,29 @@ fn never_asks_nobody_ever() {
     assert_eq!(never().unwrap().reused_blobs, 3);
     assert_eq!(world.registry.requests().len(), 0);
 }
+
+#[test]
+fn an_index_that_names_another_again_and_again_is_followed_once() {
+    let world = World::new();
+    let image = images::synthetic(&[1000]);
+    world.registry.push("demo", "0", &image);
+    let (mut digest, mut size) = (image.digest.clone(), image.manifest.len());
+    let mut media_type = image.media_type.clone();
+    for level in 1..=3 {
+        let child = serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
+        media_type = "application/vnd.oci.image.index.v1+json".to_owned();
+        let text = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type, "manifests": vec![child; 400],
+        });
+        let bytes = text.to_string().into_bytes();
+        size = bytes.len();
+        let tag = level.to_string();
+        digest = world.registry.put_manifest("demo", Some(tag.as_str()), &media_type, bytes);
+    }
+    // The second time all is there already, and is looked through.
+    for _ in 0..2 {
+        let all = world.puller().platform(layerstore::oci::PlatformChoice::All);
+        run(all.pull(&world.reference("demo:3"))).unwrap();
+    }
+    world.assert_blobs(&image);
+}
