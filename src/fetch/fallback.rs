@@ -83,16 +83,20 @@ impl Ledger {
     }
 
     /// Notes that what came was not the blob. Where several sent it, all but the last are blamed:
-    /// mirrors come before the registry that they mirror.
-    pub(super) fn distrust(&self, image: &Reference, digest: &Digest) {
+    /// mirrors come before the registry that they mirror. Says whether anybody is: what came from
+    /// elsewhere, as a foreign layer does, is nobody's here.
+    pub(super) fn distrust(&self, image: &Reference, digest: &Digest) -> bool {
         if let Some(record) = self.blobs().get_mut(&key(image, digest)) {
             let all = record.served.drain(..).map(|(id, _)| id);
             let mut blamed: Vec<_> = all.collect();
             if blamed.len() > 1 {
                 blamed.pop();
             }
+            let any = !blamed.is_empty();
             record.refuted.extend(blamed);
+            return any;
         }
+        false
     }
 
     fn refuted(&self, image: &Reference, digest: &Digest) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! `store tags`.
 
+use layerstore::Reference;
 use layerstore::fetch::{RegistryPull, RetryBudget, retry};
 use serde::Serialize;
 
@@ -18,11 +19,12 @@ struct List {
 }
 
 pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
-    let Tags { repository, plain_http } = args;
-    let settings = registries::settings(None)?;
-    let registry = pull::registry(settings, std::slice::from_ref(repository), *plain_http)?;
+    let Tags { repository, plain_http, ca_file } = args;
+    let settings = registries::settings(ca_file.as_deref())?;
+    let repository = Reference::of_repository(&settings.expand(repository))?;
+    let registry = pull::registry(settings, std::slice::from_ref(&repository), *plain_http)?;
     let budget = RetryBudget::default();
-    let tags = retry(&budget, |_| registry.tags(repository), |_| {});
+    let tags = retry(&budget, |_| registry.tags(&repository), |_| {});
     let tags = pull::runtime()?.block_on(tags)?;
     let repository = format!("{}/{}", repository.registry(), repository.repository());
     out.report(&List { repository, tags })?;
