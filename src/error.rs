@@ -317,6 +317,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file or a program that keeps credentials cannot be used. What it says is not in here.
+    #[error("cannot use the credentials of {of}: {reason}")]
+    Credentials {
+        /// The file, or the program of the helper.
+        of: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// Every server that has the image failed: its mirrors, and where it comes from.
     #[error("no server could be used: {}", Each(errors))]
     Endpoints {

@@ -74,6 +74,12 @@ pub fn content_range(text: &str) {
     fetch::fuzzing::content_range(text);
 }
 
+/// A file with credentials.
+#[cfg(feature = "fetch")]
+pub fn auth_file(bytes: &[u8]) {
+    fetch::fuzzing::auth_file(bytes);
+}
+
 /// A value of `Link`.
 #[cfg(feature = "fetch")]
 pub fn link(text: &str) {
@@ -115,6 +121,7 @@ mod tests {
         {
             run_text("challenge", super::challenge);
             run_text("content_range", super::content_range);
+            run("auth_file", super::auth_file);
             run_text("link", super::link);
         }
     }

@@ -63,7 +63,7 @@ pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
     Damage, DamageKind, ImageUsage, Ingest, Lease, LeaseInfo, LeaseState, Node, Part, PartWatch,
-    Pinned, Ref, Role, Usage,
+    Pinned, Pulse, Ref, Role, Usage,
 };
 
 /// The README's example is compiled, so that it stays true.

@@ -40,9 +40,9 @@ impl Error {
             | Error::LeaseNotFound { .. }
             | Error::NoPlatform { .. }
             | Error::Registry { status: 404, .. } => ErrorKind::NotFound,
-            Error::Unauthorized { .. } | Error::Registry { status: 401 | 403, .. } => {
-                ErrorKind::Unauthorized
-            }
+            Error::Unauthorized { .. }
+            | Error::Credentials { .. }
+            | Error::Registry { status: 401 | 403, .. } => ErrorKind::Unauthorized,
             Error::Network { .. }
             | Error::Registry { .. }
             | Error::BadResponse { .. }

@@ -52,20 +52,28 @@ pub trait AuthProvider: Send + Sync {
     }
 }
 
-/// A user and a password.
+/// What proves to a registry who somebody is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Credentials {
-    /// The user.
-    pub username: String,
-    /// The password, or what a registry takes for one.
-    pub password: Secret,
+pub enum Credentials {
+    /// A user and a password, sent to the registry or to its token server.
+    Password {
+        /// The user.
+        username: String,
+        /// The password, or what a registry takes for one.
+        password: Secret,
+    },
+    /// What the token server gives tokens for: a refresh token (RFC 6749, section 6), which the
+    /// registry itself never sees.
+    IdentityToken(Secret),
+    /// A token for the registry, sent as it is.
+    RegistryToken(Secret),
 }
 
 impl Credentials {
-    /// Credentials of this user.
+    /// A user and a password.
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Credentials {
-        Credentials { username: username.into(), password: Secret::new(password) }
+        Credentials::Password { username: username.into(), password: Secret::new(password) }
     }
 }
 

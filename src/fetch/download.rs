@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
 
 use super::pace::Pace;
 use super::progress::Event;
@@ -16,7 +16,7 @@ use super::work::Work;
 use super::{BlobBody, ByteRange, retry};
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
-use crate::store::Part;
+use crate::store::{Part, Pulse};
 
 /// Bytes are handed to the writing thread in batches of about this size.
 const BATCH: usize = 256 * 1024;
@@ -31,6 +31,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_millis(100);
 /// The writing thread hashes this much of what lies behind before it writes the next batch.
 const CATCH_UP: u64 = 1024 * 1024;
+/// How often a holder that waits says so, and for how long at most: longer than a server may ask for.
+const BEAT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 /// A body that brings less than `LEAST_BYTES` in this time is cut, and asked for again.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LEAST_BYTES: u64 = 64 * 1024;
@@ -43,8 +46,10 @@ pub(super) async fn complete(
     part: Part,
 ) -> Result<(Part, Result<()>)> {
     let (batches, queue) = mpsc::channel(BATCHES);
+    let pulse = part.pulse();
     let download = Download {
         pull,
+        pulse,
         blob,
         before: part.len(),
         received: AtomicU64::new(0),
@@ -83,6 +88,7 @@ fn write(mut part: Part, mut queue: mpsc::Receiver<Batch>) -> (Part, Result<()>)
 
 struct Download<'a> {
     pull: &'a Pull<'a>,
+    pulse: Option<Pulse>,
     blob: &'a Descriptor,
     /// How many bytes there were at the beginning.
     before: u64,
@@ -96,8 +102,9 @@ impl Download<'_> {
     /// One connection first; more as long as they bring more.
     async fn run(&self) -> Result<()> {
         let mut workers = FuturesUnordered::new();
-        workers.push(self.worker(0, self.pull.connection().await));
+        workers.push(self.worker(0, None));
         let (mut next, mut pace) = (1, Pace::new(Instant::now()));
+        let (mut said, begun) = (Instant::now(), Instant::now());
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_LOOK, TICK);
         loop {
             tokio::select! {
@@ -106,6 +113,12 @@ impl Download<'_> {
                     None => return Ok(()),
                 },
                 _ = tick.tick() => {
+                    // Others are told that a wait, for a connection or because the server said so,
+                    // is no standstill; but not for ever.
+                    if said.elapsed() >= BEAT && begun.elapsed() < LONGEST_WAIT {
+                        said = Instant::now();
+                        self.pulse.iter().try_for_each(Pulse::beat)?;
+                    }
                     let received = self.received.load(Ordering::Relaxed);
                     let more = pace.more(Instant::now(), received, workers.len());
                     for _ in 0..more {
@@ -115,7 +128,7 @@ impl Download<'_> {
                         let Some(connection) = self.pull.spare_connection() else {
                             break;
                         };
-                        workers.push(self.worker(next, connection));
+                        workers.push(self.worker(next, Some(connection)));
                         next += 1;
                     }
                 }
@@ -124,7 +137,11 @@ impl Download<'_> {
     }
 
     /// What one connection does: piece after piece, until none is left.
-    async fn worker(&self, id: usize, _connection: impl Sized) -> Result<()> {
+    async fn worker(&self, id: usize, connection: Option<SemaphorePermit<'_>>) -> Result<()> {
+        let _connection = match connection {
+            Some(connection) => Some(connection),
+            None => self.pull.connection().await,
+        };
         while self.take(id) {
             let done = retry(
                 self.pull.budget(),
@@ -216,7 +233,7 @@ impl Download<'_> {
             if batch.len >= BATCH && !self.hand_over(id, &mut batch).await {
                 return Ok(());
             }
-            if rate.is_too_slow() {
+            if !self.pull.is_limited() && rate.is_too_slow() {
                 break Err(self.too_slow());
             }
         };

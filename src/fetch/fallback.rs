@@ -83,20 +83,19 @@ impl Ledger {
     }
 
     /// Notes that what came was not the blob. Where several sent it, all but the last are blamed:
-    /// mirrors come before the registry that they mirror. Says whether anybody is: what came from
-    /// elsewhere, as a foreign layer does, is nobody's here.
+    /// mirrors come before the registry that they mirror. Says whether anybody is to blame.
     pub(super) fn distrust(&self, image: &Reference, digest: &Digest) -> bool {
-        if let Some(record) = self.blobs().get_mut(&key(image, digest)) {
-            let all = record.served.drain(..).map(|(id, _)| id);
-            let mut blamed: Vec<_> = all.collect();
-            if blamed.len() > 1 {
-                blamed.pop();
-            }
-            let any = !blamed.is_empty();
-            record.refuted.extend(blamed);
-            return any;
+        let mut blobs = self.blobs();
+        let Some(record) = blobs.get_mut(&key(image, digest)) else {
+            return false;
+        };
+        let mut blamed: Vec<_> = record.served.drain(..).map(|(id, _)| id).collect();
+        if blamed.len() > 1 {
+            blamed.pop();
         }
-        false
+        let found = !blamed.is_empty();
+        record.refuted.extend(blamed);
+        found
     }
 
     fn refuted(&self, image: &Reference, digest: &Digest) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What fuzz targets may reach of the client's parsers.
 
+use super::auth_files;
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
 use super::range::ContentRange;
@@ -32,6 +33,11 @@ pub(crate) fn content_range(text: &str) {
         let canonical = format!("bytes {}-{}/{total}", range.start, range.end - 1);
         assert_eq!(ContentRange::parse(&canonical), Some(parsed));
     }
+}
+
+/// A file with credentials: what is read from it, and what a login and a logout make of it.
+pub(crate) fn auth_file(bytes: &[u8]) {
+    auth_files::check(bytes);
 }
 
 /// A `Link` value.

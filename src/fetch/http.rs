@@ -43,8 +43,10 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// # Ok(()) }
 /// ```
 pub struct HttpRegistry {
-    registries: Arc<Registries>,
+    pub(super) registries: Arc<Registries>,
 }
+
+type Steps = HashMap<(String, String, bool), Arc<[Step]>>;
 
 /// What all requests share, also those that a body makes when it goes on elsewhere.
 pub(super) struct Registries {
@@ -54,7 +56,7 @@ pub(super) struct Registries {
     sessions: Sessions,
     pub(super) ledger: Arc<Ledger>,
     /// Where to ask, by registry and repository, and by whether the name has a digest.
-    steps: Mutex<HashMap<(String, String, bool), Arc<[Step]>>>,
+    steps: Mutex<Steps>,
 }
 
 impl HttpRegistry {
@@ -116,6 +118,28 @@ impl Registries {
         Ok(self.ledger.attempts(&steps, image, digest))
     }
 
+    /// The way to the registry itself, and nothing of its mirrors; and who may be let in there.
+    pub(super) async fn origin_of(&self, image: &Reference) -> Result<(Endpoint, Transport)> {
+        let (settings, plain) = (Arc::clone(&self.settings), self.is_plain(image));
+        let wanted = image.clone();
+        let steps = super::puller::blocking(move || settings.steps(&wanted, plain)).await?;
+        let of_itself = |step: Step| {
+            (!step.last_resort && step.endpoint.origin.serves(step.endpoint.image.registry()))
+                .then_some(step.endpoint)
+        };
+        let endpoint = steps.into_iter().rev().find_map(of_itself);
+        let endpoint = endpoint.ok_or_else(|| Error::InvalidReference {
+            text: image.registry().to_owned(),
+            reason: "the settings do not lead to the registry itself".to_owned(),
+        })?;
+        let transport = Transport::to(&self.connections, &endpoint);
+        Ok((endpoint, transport))
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
     /// Asks a server for something in the image's repository, and proves who we are when it wants
     /// to know: once, since a registry that refuses what it has just asked for will refuse it
     /// again.
@@ -131,7 +155,8 @@ impl Registries {
         let url = endpoint.url(path);
         let (origin, image) = (&endpoint.origin, &endpoint.image);
         let transport = Transport::to(&self.connections, endpoint);
-        let door = Door { transport: &transport, origin, image };
+        let repository = Some(image.repository());
+        let door = Door { transport: &transport, origin, image, repository };
 
         let known = self.sessions.current(&door).await?;
         let answer = transport.follow(&method, &url, headers, known.as_ref()).await?;
@@ -149,8 +174,8 @@ impl Registries {
         }
     }
 
-    /// A request to wherever an address leads that a manifest of `image` names, without credentials.
-    /// What may be reached from there is judged as for a redirect by the image's registry.
+    /// A request, without credentials, to wherever an address in a manifest of `image` leads, judged
+    /// as if the image's registry had sent us there.
     pub(super) async fn ask_anybody(
         &self,
         image: &Reference,
@@ -357,11 +382,8 @@ impl RegistryPull for HttpRegistry {
             return false;
         }
         let all = self.registries.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (
-            reference.registry().to_owned(),
-            reference.repository().to_owned(),
-            reference.digest().is_some(),
-        );
+        let (registry, repository) = (reference.registry(), reference.repository());
+        let key = (registry.to_owned(), repository.to_owned(), reference.digest().is_some());
         let steps = all.get(&key).map(|steps| &steps[..]).unwrap_or_default();
         ledger.attempts(steps, reference, Some(&blob.digest)).next().is_some()
     }
@@ -373,7 +395,7 @@ impl RegistryPull for HttpRegistry {
 
 /// Whether the registry itself wants to know who we are: a `401` from where a redirect led is
 /// just an error, since credentials do not go there.
-fn asks_for_proof(answer: &Answer, registry: &Origin) -> bool {
+pub(super) fn asks_for_proof(answer: &Answer, registry: &Origin) -> bool {
     answer.status() == StatusCode::UNAUTHORIZED
         && Origin::of(&answer.url).as_ref() == Some(registry)
 }

@@ -1,12 +1,15 @@
 //! What of an image is in the store already.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use serde::Deserialize;
 
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Descriptor, Digest, Document, MAX_CONFIG_SIZE, Platform, PlatformChoice};
-use crate::store::BlobStore;
+use crate::oci::{
+    BlobKind, Descriptor, Document, MAX_CONFIG_SIZE, Manifest, Platform, PlatformChoice,
+};
+use crate::store::{BlobStore, Lease, Pinned};
 
 /// A stored image that is there as far as it is wanted.
 #[derive(Debug)]
@@ -15,54 +18,89 @@ pub(super) struct Whole {
     pub(super) blobs: Vec<Descriptor>,
     /// The foreign layers that are not there, and need not be.
     pub(super) foreign: Vec<Descriptor>,
+    /// What keeps the blobs.
+    pub(super) pinned: Vec<Pinned>,
 }
 
-/// What there is of a stored image, or nothing if a blob of it is missing. Its tree must be pinned.
+/// What there is of a stored image, or nothing if a blob of it is missing or a document of it is
+/// damaged. What is wanted of it is pinned on return.
+///
+/// Only what is selected is followed, and each document once: an index may name another as often as
+/// it likes.
 pub(super) fn wanted(
     store: &BlobStore,
+    lease: &Lease,
     root: &Descriptor,
     choice: &PlatformChoice,
     include_foreign: bool,
 ) -> Result<Option<Whole>> {
-    let nodes = store.closure(root)?;
-    let missing =
-        |digest: &Digest| nodes.iter().any(|n| n.descriptor.digest == *digest && !n.present);
     let mut wanted = Vec::new();
+    let mut seen = HashSet::from([root.digest]);
     let mut documents = vec![root.clone()];
     while let Some(descriptor) = documents.pop() {
-        if missing(&descriptor.digest) {
-            return Ok(None);
-        }
-        match store.document(&descriptor)? {
-            Document::Index(index) => {
+        match store.document(&descriptor) {
+            Ok(Document::Index(index)) => {
                 let selected = choice.select(&index.manifests);
                 if selected.is_empty() && !index.manifests.is_empty() {
                     return Ok(None);
                 }
-                documents.extend(selected.into_iter().cloned());
+                for child in selected.into_iter().filter(|child| seen.insert(child.digest)) {
+                    match child.media_type.kind() {
+                        BlobKind::Other => wanted.push(child.clone()),
+                        _ => documents.push(child.clone()),
+                    }
+                }
             }
-            Document::Manifest(manifest) => {
-                let alone = descriptor.digest == root.digest;
-                if alone
-                    && !missing(&manifest.config.digest)
-                    && let Some(platform) = platform(store, &manifest.config)?
-                    && !choice.accepts(&platform)
-                {
+            Ok(Document::Manifest(manifest)) => {
+                if descriptor.digest == root.digest && !is_accepted(store, &manifest, choice)? {
                     return Ok(None);
                 }
-                wanted.push(manifest.config);
-                wanted.extend(manifest.layers);
+                let children = std::iter::once(manifest.config).chain(manifest.layers);
+                wanted.extend(children.filter(|child| seen.insert(child.digest)));
             }
+            Err(error) if is_no_document(&error) => return Ok(None),
+            Err(error) => return Err(error),
         }
         wanted.push(descriptor);
     }
-    wanted.sort_by_key(|blob| blob.digest);
-    wanted.dedup_by_key(|blob| blob.digest);
-    let is_left_out =
-        |blob: &Descriptor| !include_foreign && blob.is_foreign() && missing(&blob.digest);
-    let (foreign, blobs) = wanted.into_iter().partition::<Vec<_>, _>(is_left_out);
-    let complete = !blobs.iter().any(|blob| missing(&blob.digest));
-    Ok(complete.then_some(Whole { blobs, foreign }))
+    let names: Vec<_> = wanted.iter().map(|blob| (blob.digest, blob.size)).collect();
+    let pinned = lease.pin(&names)?;
+    let mut whole = Whole { blobs: Vec::new(), foreign: Vec::new(), pinned: Vec::new() };
+    for (blob, pinned) in wanted.into_iter().zip(pinned) {
+        match pinned.is_present() {
+            true => {
+                whole.blobs.push(blob);
+                whole.pinned.push(pinned);
+            }
+            false if blob.is_foreign() && !include_foreign => whole.foreign.push(blob),
+            false => return Ok(None),
+        }
+    }
+    Ok(Some(whole))
+}
+
+/// Whether a document is absent or damaged, rather than unreadable.
+fn is_no_document(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::BlobNotFound { .. }
+            | Error::DigestMismatch { .. }
+            | Error::SizeMismatch { .. }
+            | Error::TooLarge { .. }
+            | Error::InvalidDocument { .. }
+            | Error::InvalidDigest { .. }
+            | Error::UnsupportedMediaType { .. }
+            | Error::Schema1
+    )
+}
+
+/// Whether an image that no index describes is for a platform that is wanted.
+fn is_accepted(store: &BlobStore, manifest: &Manifest, choice: &PlatformChoice) -> Result<bool> {
+    match platform(store, &manifest.config) {
+        Ok(platform) => Ok(platform.is_none_or(|platform| choice.accepts(&platform))),
+        Err(Error::BlobNotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The platform that a config names; nothing for the config of an artifact.

@@ -11,6 +11,7 @@
 
 mod answer;
 mod auth;
+mod auth_files;
 mod blob_request;
 mod body;
 mod builder;
@@ -24,6 +25,7 @@ mod http;
 mod link;
 mod listing;
 mod local;
+mod login;
 mod lookup;
 mod origin;
 mod pace;
@@ -46,6 +48,7 @@ mod transport;
 mod work;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
+pub use auth_files::{AuthFiles, Keeper, LoginKey};
 pub use builder::HttpRegistryBuilder;
 pub use http::HttpRegistry;
 pub use lookup::digest_of;

@@ -44,6 +44,12 @@ impl Origin {
             .is_some_and(|url| Origin::of(&url).as_ref() == Some(self))
     }
 
+    /// The host, and the port where it is not the scheme's own: as image names spell a registry.
+    pub(super) fn authority(&self) -> String {
+        let text = self.to_string();
+        text.split_once("://").map(|(_, authority)| authority.to_owned()).unwrap_or(text)
+    }
+
     /// The origin of an address, where it is one of `http` or `https`.
     pub(super) fn of(url: &Url) -> Option<Origin> {
         let scheme = match url.scheme() {

@@ -56,7 +56,7 @@ pub enum Referrers {
 ///
 /// # async fn example() -> layerstore::Result<()> {
 /// let store = BlobStore::init("/srv/images")?;
-/// let registry = Arc::new(HttpRegistry::new());
+/// let registry = Arc::new(HttpRegistry::builder().build()?);
 /// let reference: Reference = "docker.io/library/alpine:3.20".parse()?;
 /// let pulled = Puller::new(store, registry).pull(&reference).await?;
 /// println!("{} is {}, {} bytes of it fetched", pulled.name, pulled.digest, pulled.fetched_bytes);
@@ -242,8 +242,13 @@ impl Pull<'_> {
     }
 
     /// One of the pull's connections, if one is free.
-    pub(super) fn spare_connection(&self) -> Option<Option<SemaphorePermit<'_>>> {
-        self.connections.try_acquire().ok().map(Some)
+    pub(super) fn spare_connection(&self) -> Option<SemaphorePermit<'_>> {
+        self.connections.try_acquire().ok()
+    }
+
+    /// Whether bytes are made to wait, so that their rate says nothing about the server.
+    pub(super) fn is_limited(&self) -> bool {
+        self.rate.is_some()
     }
 
     /// Waits until so many bytes more may have come.
@@ -262,7 +267,7 @@ impl Pull<'_> {
         if self.puller.policy != PullPolicy::Always
             && let Some(Local { root, wanted: Some(wanted) }) = &local
         {
-            return Ok(self.nothing_to_do(root, wanted));
+            return self.nothing_to_do(root, wanted).await;
         }
         if self.puller.policy == PullPolicy::Never {
             return Err(Error::RefNotFound { name: self.reference.to_string() });
@@ -273,7 +278,7 @@ impl Pull<'_> {
             && known.digest == root.digest
             && *self.referrers() == Referrers::None
         {
-            return Ok(self.nothing_to_do(known, wanted));
+            return self.nothing_to_do(known, wanted).await;
         }
         let plan = plan(self, &root, brought).await?;
         self.carry_out(&root, plan).await
@@ -288,8 +293,7 @@ impl Pull<'_> {
             Err(Error::RefNotFound { .. }) => Ok(None),
             Err(error) => Err(error),
             Ok(root) => {
-                // What is damaged does not count as there: the pull brings it anew.
-                let wanted = local::wanted(&store, &root, &platform, foreign).unwrap_or(None);
+                let wanted = local::wanted(&store, &lease, &root, &platform, foreign)?;
                 Ok(Some(Local { root, wanted }))
             }
         })
@@ -393,7 +397,13 @@ impl Pull<'_> {
         }
     }
 
-    fn nothing_to_do(&self, root: &Descriptor, wanted: &Whole) -> Pulled {
+    /// All is there. Whoever brought it may not have come to making it durable yet, or a power cut
+    /// could still take it away from the one who is told so now; and the name may have been removed
+    /// since it was read.
+    async fn nothing_to_do(&self, root: &Descriptor, wanted: &Whole) -> Result<Pulled> {
+        let (store, target, pinned) = (self.store().clone(), root.clone(), wanted.pinned.clone());
+        let name = self.reference.to_string();
+        blocking(move || store.publish(&name, &target, &pinned)).await?;
         let mut report = Pulled::new(self.reference, root);
         self.leave_out(&wanted.foreign, &mut report);
         for blob in &wanted.blobs {
@@ -401,7 +411,7 @@ impl Pull<'_> {
             report.count(blob.size, false);
             self.tell(Event::Reused { digest: blob.digest, size: blob.size });
         }
-        report
+        Ok(report)
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use tokio::sync::Mutex as AsyncMutex;
@@ -14,12 +16,15 @@ use super::origin::{Origin, shown};
 use super::redirect::is_redirect;
 use super::token::Token;
 use super::transport::{Authorization, Transport};
-use super::{AuthProvider, Credentials};
+use super::{AuthProvider, Credentials, Secret};
 use crate::error::{Error, RegistryMessage, Result};
 use crate::oci::Reference;
 
 /// The longest answer of a token server that is read, in bytes.
 const MAX_TOKEN_BODY: u64 = 64 * 1024;
+
+/// How this program names itself to token servers.
+const CLIENT_ID: &str = "layerstore";
 
 /// What has been granted so far.
 pub(super) struct Sessions {
@@ -51,11 +56,38 @@ pub(super) struct Door<'a> {
     pub(super) transport: &'a Transport,
     pub(super) origin: &'a Origin,
     pub(super) image: &'a Reference,
+    /// What to ask a token for; nothing where only the proof itself is wanted.
+    pub(super) repository: Option<&'a str>,
+}
+
+/// The same credentials wherever they are asked for, to see whether they are right.
+struct Given {
+    credentials: Credentials,
+    trust: Arc<dyn AuthProvider>,
+}
+
+impl AuthProvider for Given {
+    fn credentials<'a>(
+        &'a self,
+        _: &'a Origin,
+        _: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<Credentials>>> {
+        ready(Ok(Some(self.credentials.clone()))).boxed()
+    }
+
+    fn trusts_realm(&self, registry: &Origin, realm: &Origin) -> bool {
+        self.trust.trusts_realm(registry, realm)
+    }
 }
 
 impl Sessions {
     pub(super) fn new(provider: Arc<dyn AuthProvider>) -> Sessions {
         Sessions { provider, slots: Mutex::default() }
+    }
+
+    /// Sessions of somebody else, who trusts the same token servers.
+    pub(super) fn of(&self, credentials: Credentials) -> Sessions {
+        Sessions::new(Arc::new(Given { credentials, trust: Arc::clone(&self.provider) }))
     }
 
     /// What to send with a request from the start: nothing where nothing was ever asked for.
@@ -92,7 +124,7 @@ impl Sessions {
     }
 
     fn slot(&self, door: &Door<'_>) -> Arc<Slot> {
-        let key = (door.origin.clone(), door.image.repository().to_owned());
+        let key = (door.origin.clone(), door.repository.unwrap_or_default().to_owned());
         // Nothing that holds this lock can leave the map half changed.
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(key).or_default())
@@ -100,22 +132,29 @@ impl Sessions {
 
     async fn grant(&self, door: &Door<'_>, challenge: Challenge) -> Result<Grant> {
         let credentials = self.provider.credentials(door.origin, door.image).await?;
-        match &challenge {
-            Challenge::Basic => {
-                let missing = || door.closed("it asks for a user and a password: give it some");
-                let authorization = Authorization::Basic(credentials.ok_or_else(missing)?);
-                Ok(Grant { authorization, until: None, challenge })
+        let (authorization, until) = match (&challenge, credentials) {
+            (Challenge::Basic, Some(Credentials::Password { username, password })) => {
+                (Authorization::Basic { username, password }, None)
             }
-            Challenge::Bearer(bearer) => {
+            (Challenge::Basic, Some(_)) => {
+                return Err(door.closed("it asks for a user and a password, and there is a token"));
+            }
+            (Challenge::Basic, None) => {
+                return Err(door.closed("it asks for a user and a password: give it some"));
+            }
+            (Challenge::Bearer(_), Some(Credentials::RegistryToken(token))) => {
+                (Authorization::Bearer(token), None)
+            }
+            (Challenge::Bearer(bearer), credentials) => {
                 let token = self.token(door, bearer, credentials).await?;
-                let authorization = Authorization::Bearer(token.secret);
-                let until = Some(Instant::now() + token.usable);
-                Ok(Grant { authorization, until, challenge })
+                (Authorization::Bearer(token.secret), Some(Instant::now() + token.usable))
             }
-        }
+        };
+        Ok(Grant { authorization, until, challenge })
     }
 
-    /// A token from a token server (distribution: "Token Authentication Specification").
+    /// A token from a token server (distribution: "Token Authentication Specification", and with an
+    /// identity token "OAuth2 Token Authentication").
     async fn token(
         &self,
         door: &Door<'_>,
@@ -125,24 +164,35 @@ impl Sessions {
         if credentials.is_some() {
             self.check_trust(door, &bearer.realm)?;
         }
-        let url = token_url(bearer, door.image, credentials.as_ref());
-        let known = credentials.is_some();
-        let authorization = credentials.map(Authorization::Basic);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let answer =
-            door.transport.send(&Method::GET, &url, &headers, authorization.as_ref()).await?;
+        let transport = door.transport;
+        let (answer, proof) = match credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                let (url, form) = (realm(bearer), refresh_form(bearer, door.repository, &token));
+                (transport.post(&url, form, &headers).await?, "the identity token")
+            }
+            Some(Credentials::Password { username, password }) => {
+                let url = token_url(bearer, door.repository, Some(&username));
+                let basic = Authorization::Basic { username, password };
+                let answer = transport.send(&Method::GET, &url, &headers, Some(&basic)).await?;
+                (answer, "the user or the password")
+            }
+            // A registry's own token is not for its token server.
+            Some(Credentials::RegistryToken(_)) | None => {
+                let url = token_url(bearer, door.repository, None);
+                (transport.send(&Method::GET, &url, &headers, None).await?, "")
+            }
+        };
         match answer.status().as_u16() {
             200 => {
-                let now = answer.date();
+                let (now, url) = (answer.date(), shown(&answer.url));
                 let body = answer.document(MAX_TOKEN_BODY).await?;
-                let refuse = |reason: &str| Error::BadResponse {
-                    url: shown(&url),
-                    reason: reason.to_owned(),
-                };
+                let refuse = |reason: &str| Error::BadResponse { url, reason: reason.to_owned() };
                 Token::parse(&body, now).map_err(refuse)
             }
-            400 | 401 | 403 => Err(door.no_token(answer, known).await),
+            400 | 401 | 403 => Err(door.no_token(answer, proof).await),
+            404 | 405 if proof == "the identity token" => Err(door.no_token(answer, proof).await),
             _ if is_redirect(answer.status()) => {
                 Err(answer.unusable("it redirects, which a token server may not"))
             }
@@ -177,44 +227,73 @@ impl Door<'_> {
         authorization: Option<&Authorization>,
         messages: &[RegistryMessage],
     ) -> Error {
-        let repository = self.image.repository();
-        let reason = match authorization {
-            Some(Authorization::Basic(_)) => {
+        let reason = match (authorization, self.repository) {
+            (Some(Authorization::Basic { .. }), _) => {
                 "the user or the password is wrong, or may not pull this".to_owned()
             }
-            _ => format!("{repository} does not exist, or needs other credentials"),
+            (_, Some(repository)) => {
+                format!("{repository} does not exist, or needs other credentials")
+            }
+            (_, None) => "it refused what it had asked for".to_owned(),
         };
         self.closed(reason + &said(messages))
     }
 
-    async fn no_token(&self, answer: Answer, known: bool) -> Error {
+    /// The error of a token server that refused `proof`; nothing where none was shown.
+    async fn no_token(&self, answer: Answer, proof: &str) -> Error {
         let realm = shown(&answer.url);
-        let reason = match known {
-            true => format!("{realm} refused the user or the password"),
-            false => format!("{realm} gives no token without a user and a password"),
+        let reason = match proof {
+            "" => format!("{realm} gives no token without a user and a password"),
+            proof => format!("{realm} refused {proof}"),
         };
         self.closed(reason + &said(&answer.into_messages().await))
     }
 }
 
-/// The request for a token, as an address.
-fn token_url(bearer: &Bearer, image: &Reference, credentials: Option<&Credentials>) -> Url {
-    let default = format!("repository:{}:pull", image.repository());
-    let scope = bearer.scope.as_deref().unwrap_or(&default);
+fn realm(bearer: &Bearer) -> Url {
     let mut url = bearer.realm.clone();
     url.set_fragment(None);
+    url
+}
+
+/// What to ask for: what the registry said, else to pull from the repository.
+fn scope(bearer: &Bearer, repository: Option<&str>) -> Option<String> {
+    let pull = || repository.map(|repository| format!("repository:{repository}:pull"));
+    bearer.scope.clone().or_else(pull)
+}
+
+/// The request for a token, as an address.
+fn token_url(bearer: &Bearer, repository: Option<&str>, username: Option<&str>) -> Url {
+    let mut url = realm(bearer);
     let mut query = url.query_pairs_mut();
     if let Some(service) = &bearer.service {
         query.append_pair("service", service);
     }
-    for token in scope.split(' ') {
+    for token in scope(bearer, repository).iter().flat_map(|scope| scope.split(' ')) {
         query.append_pair("scope", token);
     }
-    if let Some(Credentials { username, .. }) = credentials {
+    if let Some(username) = username {
         query.append_pair("account", username);
     }
     drop(query);
     url
+}
+
+/// The request for a token by an identity token, as the fields of a form.
+fn refresh_form(bearer: &Bearer, repository: Option<&str>, token: &Secret) -> String {
+    let mut form = realm(bearer);
+    form.set_query(None);
+    let mut fields = form.query_pairs_mut();
+    fields.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID);
+    if let Some(service) = &bearer.service {
+        fields.append_pair("service", service);
+    }
+    if let Some(scope) = scope(bearer, repository) {
+        fields.append_pair("scope", &scope);
+    }
+    fields.append_pair("refresh_token", token.expose());
+    drop(fields);
+    form.query().unwrap_or_default().to_owned()
 }
 
 fn said(messages: &[RegistryMessage]) -> String {
@@ -234,21 +313,26 @@ mod tests {
 
     #[test]
     fn requests_for_tokens() {
-        let image: Reference = "r.example/a/b:1".parse().unwrap();
         let bearer = |realm: &str, scope: Option<&str>| Bearer {
             realm: realm.parse().unwrap(),
             service: Some("s&s".to_owned()),
             scope: scope.map(str::to_owned),
         };
-        let url = |bearer, credentials| String::from(token_url(&bearer, &image, credentials));
+        let url = |bearer, user| String::from(token_url(&bearer, Some("a/b"), user));
         assert_eq!(
             url(bearer("https://r.example/t#x", None), None),
             "https://r.example/t?service=s%26s&scope=repository%3Aa%2Fb%3Apull"
         );
-        let robot = Credentials::new("robot", "secret");
         assert_eq!(
-            url(bearer("https://r.example/t?k=v", Some("x y")), Some(&robot)),
+            url(bearer("https://r.example/t?k=v", Some("x y")), Some("robot")),
             "https://r.example/t?k=v&service=s%26s&scope=x&scope=y&account=robot"
+        );
+        let bare = bearer("https://r.example/t", None);
+        assert_eq!(String::from(token_url(&bare, None, None)), "https://r.example/t?service=s%26s");
+        assert_eq!(
+            refresh_form(&bearer("https://r.example/t?k=v", None), Some("a"), &Secret::new("r&t")),
+            "grant_type=refresh_token&client_id=layerstore&service=s%26s\
+             &scope=repository%3Aa%3Apull&refresh_token=r%26t"
         );
     }
 }

@@ -144,8 +144,15 @@ impl Transfer<'_> {
     async fn complete(&self, mut part: Part) -> Result<()> {
         if !part.missing().is_empty() {
             let (returned, result) = download::complete(self.pull, self.blob, part).await?;
-            result?;
             part = returned;
+            match result {
+                // What the kernel lost it does not tell twice: nobody may go on from it.
+                Err(error @ Error::NotDurable { .. }) => {
+                    blocking(move || part.discard()).await?;
+                    return Err(error);
+                }
+                result => result?,
+            }
         }
         blocking(move || part.commit_unsynced()).await
     }

@@ -5,15 +5,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Url, redirect};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
 use super::answer::Answer;
 use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
 use super::settings::{Endpoint, Tls};
-use super::{Credentials, Proxies, RegistrySettings, Secret};
+use super::{Proxies, RegistrySettings, Secret};
 use crate::error::{Error, Result};
 
 /// How long an idle connection is kept: less than common servers keep theirs, so that few
@@ -26,7 +26,7 @@ pub(super) const CONNECT: &str = "connect to";
 /// What proves who we are.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Authorization {
-    Basic(Credentials),
+    Basic { username: String, password: Secret },
     Bearer(Secret),
 }
 
@@ -135,28 +135,50 @@ impl Transport {
         headers: &HeaderMap,
         authorization: Option<&Authorization>,
     ) -> Result<Answer> {
+        let mut request = self.request(method, url, headers).await?;
+        request = match authorization {
+            Some(Authorization::Basic { username, password }) => {
+                request.basic_auth(username, Some(password.expose()))
+            }
+            Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
+            None => request,
+        };
+        dispatch(request, method, url).await
+    }
+
+    /// Sends a form, which may have secrets in it, and returns the answer, whatever it is.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        form: String,
+        headers: &HeaderMap,
+    ) -> Result<Answer> {
+        let request = self
+            .request(&Method::POST, url, headers)
+            .await?
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+            .body(form);
+        dispatch(request, &Method::POST, url).await
+    }
+
+    async fn request(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<RequestBuilder> {
         let home = Origin::of(url).as_ref() == Some(&self.home);
         let client = match home {
             true => self.client(url, Reach::Any, Arc::clone(&self.tls))?,
             false => self.client(url, self.reach_of(url).await, Arc::new(self.tls_of(url)?))?,
         };
         let own = if home { self.headers.clone() } else { HeaderMap::new() };
-        let mut request = client
+        Ok(client
             .request(method.clone(), url.clone())
             .headers(own)
             .headers(headers.clone())
             // Blobs are named by the bytes as they are stored: nothing may repack them.
-            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        request = match authorization {
-            Some(Authorization::Basic(Credentials { username, password })) => {
-                request.basic_auth(username, Some(password.expose()))
-            }
-            Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
-            None => request,
-        };
-        let response = request.send().await.map_err(|error| failed(url, error))?;
-        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-        Answer::new(url.clone(), response)
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
     }
 
     /// Sends a request to `url` and on to wherever redirects lead. `authorization` is for the
@@ -230,6 +252,12 @@ fn host_and_port(url: &Url) -> String {
 fn refuse(url: &Url, refused: Refused) -> Error {
     let Refused { address, reason } = refused;
     Error::RefusedAddress { url: shown(url), address, reason }
+}
+
+async fn dispatch(request: RequestBuilder, method: &Method, url: &Url) -> Result<Answer> {
+    let response = request.send().await.map_err(|error| failed(url, error))?;
+    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+    Answer::new(url.clone(), response)
 }
 
 /// The error of a request that got no answer.

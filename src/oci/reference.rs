@@ -5,11 +5,10 @@ use std::str::FromStr;
 use super::Digest;
 use crate::error::Error;
 
-/// The longest name that is looked at, in bytes: a registry, a repository of 255, a tag of 128 and
-/// a digest, with room to spare. Keeps the parser from being fed a book.
+/// The longest name that is looked at, in bytes: room for a registry, a repository, a tag, a digest.
 const MAX_LENGTH: usize = 1024;
-/// The longest host, the longest repository and the longest tag, in bytes. The first is DNS's
-/// (RFC 1035, section 2.3.4), the others are the distribution specification's ("Pulling manifests").
+/// The longest host (RFC 1035, section 2.3.4), repository and tag (distribution specification,
+/// "Pulling manifests"), in bytes.
 const MAX_HOST: usize = 255;
 const MAX_REPOSITORY: usize = 255;
 const MAX_TAG: usize = 128;
@@ -18,8 +17,8 @@ const MAX_TAG: usize = 128;
 ///
 /// The grammar is that of the distribution project's `reference` package, which the specification
 /// takes its patterns from. Docker's short forms are understood and written out: `alpine` is
-/// `docker.io/library/alpine:latest`. What stands before the first `/` is a registry if it has a
-/// dot or a port, is an address, or is `localhost`. Hosts are made lower-case and addresses are
+/// `docker.io/library/alpine:latest`. What stands before the first `/` is a registry if it has a dot
+/// or a port, is an address, or is `localhost`. Hosts are made lower-case and addresses are
 /// written the one way, since names that differ in that only mean the same.
 /// [`Display`](fmt::Display) gives the full form, which is the name of the ref in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -44,13 +44,15 @@ impl PartWatch {
         Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
     }
 
-    /// When the part was last written to; `None` where there is none.
+    /// When the part was last written to, or its holder last said that it is alive; `None` where
+    /// there is neither.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io).
     pub fn modified(&self) -> Result<Option<SystemTime>> {
-        Ok(self.layout.parts.meta(&self.names.part)?.map(|meta| meta.modified))
+        let modified = |name: &str| Ok(self.layout.parts.meta(name)?.map(|meta| meta.modified));
+        Ok(modified(&self.names.part)?.max(modified(&self.names.lock)?))
     }
 
     /// Who downloads it, as far as can be told.

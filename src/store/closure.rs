@@ -55,7 +55,9 @@ pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<()> {
         Some(Document::Index(index)) => index.media_type,
         Some(Document::Manifest(manifest)) => manifest.media_type,
     };
-    let needed = |node: &&Node| matches!(node.role, Role::Config | Role::Layer);
+    let needed = |node: &&Node| {
+        matches!(node.role, Role::Config | Role::Layer) && !node.descriptor.is_foreign()
+    };
     let nodes = closure(layout, &Descriptor::new(media_type, *root, size))?;
     match nodes.iter().filter(needed).find(|node| !node.present) {
         Some(node) => Err(Error::BlobNotFound { digest: node.descriptor.digest }),

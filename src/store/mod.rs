@@ -51,7 +51,7 @@ pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
-pub use part::Part;
+pub use part::{Part, Pulse};
 pub use usage::{Amount, ImageUsage, Usage};
 
 pub(crate) use layout::Layout;

@@ -48,6 +48,25 @@ pub struct Part {
     reserved: u64,
 }
 
+/// The time of a part's lock, by which its holder shows that it waits for something and has not
+/// stopped.
+#[derive(Debug)]
+pub struct Pulse {
+    layout: Arc<Layout>,
+    lock: String,
+}
+
+impl Pulse {
+    /// Shows it now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn beat(&self) -> Result<()> {
+        self.layout.parts.touch(&self.lock)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Storage {
     /// `parts/ALG-HEX.part`, under the lock of its `.lock`.
@@ -316,6 +335,17 @@ impl Part {
                 }
                 names.unlink(&self.layout)
             }
+        }
+    }
+
+    /// Something that can say, while a thread has the part, that its holder is alive. There is none
+    /// for a part that nobody waits for.
+    pub fn pulse(&self) -> Option<Pulse> {
+        match &self.storage {
+            Storage::Named { names, .. } => {
+                Some(Pulse { layout: self.layout.clone(), lock: names.lock.clone() })
+            }
+            Storage::Private(_) => None,
         }
     }
 

@@ -12,6 +12,8 @@ mod filesystem;
 mod lock;
 mod map;
 mod sync;
+#[cfg(feature = "fetch")]
+mod user_file;
 
 pub(crate) use aside::Aside;
 #[cfg(feature = "fetch")]
@@ -23,6 +25,8 @@ pub(crate) use map::Map;
 pub(crate) use sync::{
     empty, preallocate, read_at, set_mode, start_writeback, sync_data, write_at,
 };
+#[cfg(feature = "fetch")]
+pub(crate) use user_file::{change_user_file, read_user_file};
 
 /// 128 random bits in hexadecimal, for names that nobody else may have chosen.
 pub(crate) fn random_name() -> std::io::Result<String> {

@@ -3,13 +3,15 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 21] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
             &["--platform <OS/ARCH[/VARIANT]>", "--all-platforms", "--policy", "--plain-http"],
         ),
         (&["pull"], &["missing:", "Examples:", "NAME@DIGEST"]),
+        (&["login"], &["<REGISTRY>", "--password-stdin", "--authfile <FILE>", "NAMESPACE"]),
+        (&["logout"], &["--all", "exit code is 4"]),
         (&["pull"], &["--referrers", "--artifact-type <TYPE>", "--include-foreign"]),
         (&["digest"], &["<REF>", "--platform <OS/ARCH[/VARIANT]>", "--plain-http", "Examples:"]),
         (&["tags"], &["<REPO>", "--plain-http", "without a tag"]),

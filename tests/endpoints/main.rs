@@ -20,11 +20,14 @@ use layerstore::fetch::{
 use layerstore::{BlobStore, Error, Reference};
 use support::{Image, Layer, Registry};
 
+/// Blobs, and the servers that they came from.
+type Served = Arc<Mutex<Vec<(String, Vec<String>)>>>;
+
 /// A store, and a directory for settings.
 struct World {
     dir: tempfile::TempDir,
     store: BlobStore,
-    served: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+    served: Served,
 }
 
 impl World {

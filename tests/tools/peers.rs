@@ -58,6 +58,11 @@ impl Registry {
         Self::start_with(folder, &["--rate", rate])
     }
 
+    /// Starts one that lets nobody in but those in a file that `htpasswd -B` wrote.
+    pub(crate) fn start_closed(folder: &Path, htpasswd: &Path) -> Self {
+        Self::start_with(folder, &["--htpasswd", htpasswd.to_str().expect("a path of a test")])
+    }
+
     fn start_with(folder: &Path, options: &[&str]) -> Self {
         let mut script = tool()
             .arg("run")

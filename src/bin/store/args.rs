@@ -1,5 +1,7 @@
 //! The command line: every command, option and help text.
 
+mod login;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
+
+pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
 use crate::values::{self, ByteRange};
 
@@ -92,6 +96,20 @@ pub(crate) enum Command {
     /// printed, the image is on disk for good. Makes the store if there is none.
     #[command(after_help = PULL_HELP)]
     Pull(Pull),
+
+    /// Let a registry know who you are
+    ///
+    /// The user and the password are shown to the registry first, and kept if it takes them: by the
+    /// credential helper that the auth file names for it, else in that file, readable by you alone.
+    /// Asks on the terminal for what is not said.
+    #[command(after_help = login::LOGIN_HELP)]
+    Login(Login),
+
+    /// Forget the credentials for a registry
+    ///
+    /// In the file, and with the helper, that `store login` would use. The files of other tools are
+    /// left as they are. If there was nothing to forget the exit code is 4.
+    Logout(Logout),
 
     /// Show what a name stands for at its registry, without bringing it
     ///
@@ -258,6 +276,12 @@ pub(crate) struct Pull {
     /// Trust the certificate authorities in this PEM file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+
+    #[command(flatten)]
+    pub(crate) auth_file: AuthFile,
 }
 
 const DIGEST_HELP: &str = "\
@@ -285,6 +309,9 @@ pub(crate) struct RemoteDigest {
     /// Trust the certificate authorities in this PEM file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) auth_file: AuthFile,
 }
 
 #[derive(Args, Debug)]
@@ -300,6 +327,9 @@ pub(crate) struct Tags {
     /// Trust the certificate authorities in this PEM file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) auth_file: AuthFile,
 }
 
 /// When the registry is asked.

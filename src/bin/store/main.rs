@@ -9,6 +9,7 @@
 
 mod args;
 mod commands;
+mod credentials;
 mod escape;
 mod exit;
 mod human;

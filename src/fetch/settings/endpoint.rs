@@ -74,6 +74,13 @@ impl Endpoint {
         url
     }
 
+    /// What says whether this is a registry (distribution specification, "Determining Support").
+    pub(in crate::fetch) fn api(&self) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/", self.base.path().trim_end_matches('/')));
+        url
+    }
+
     /// What tells it from all others.
     pub(in crate::fetch) fn id(&self) -> String {
         format!("{}/{}", shown(&self.base), self.image.repository())

@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
 
     /// A config or a layer: made of nothing else, whatever its media type says.
     fn visit_leaf(&mut self, descriptor: &Descriptor, what: &str) -> Below {
-        if descriptor.is_foreign() {
+        if descriptor.media_type.kind() == BlobKind::Other {
             return self.visit(descriptor, what, 1);
         }
         let leaf = Descriptor::new(MediaType::new(""), descriptor.digest, descriptor.size);

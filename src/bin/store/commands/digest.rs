@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Outcome, pull};
 use crate::args::RemoteDigest;
+use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::registries;
@@ -24,10 +25,11 @@ struct Found {
 }
 
 pub(super) fn run(args: &RemoteDigest, out: &mut Output) -> Outcome {
-    let RemoteDigest { image, platform, plain_http, ca_file } = args;
+    let RemoteDigest { image, platform, plain_http, ca_file, auth_file } = args;
     let settings = registries::settings(ca_file.as_deref())?;
     let image: Reference = settings.expand(image).parse()?;
-    let registry = pull::registry(settings, std::slice::from_ref(&image), *plain_http)?;
+    let files = credentials::auth_files(auth_file);
+    let registry = pull::registry(settings, files, std::slice::from_ref(&image), *plain_http)?;
     let platform = platform.clone().map(PlatformChoice::One);
     let found = digest_of(&registry, &image, platform.as_ref(), RetryPolicy::default());
     let Descriptor { digest, media_type, size, .. } = pull::runtime()?.block_on(found)?;

@@ -9,6 +9,7 @@ mod images;
 mod init;
 mod inspect;
 mod lease;
+mod login;
 mod pull;
 mod rm;
 mod tag;
@@ -33,6 +34,8 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
+        Command::Login(args) => login::login(args, out),
+        Command::Logout(args) => login::logout(&args, out),
         Command::Digest(args) => digest::run(&args, out),
         Command::Tags(args) => tags::run(&args, out),
         Command::Images => images::run(&place.open()?, out),

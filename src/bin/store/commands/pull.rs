@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerstore::fetch::{HttpRegistry, PullPolicy, Pulled, Puller, Referrers, RegistrySettings};
+use layerstore::fetch::{
+    AuthFiles, HttpRegistry, PullPolicy, Pulled, Puller, Referrers, RegistrySettings,
+};
 use layerstore::oci::PlatformChoice;
 use layerstore::{BlobStore, Error, Reference};
 use serde::Serialize;
@@ -13,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Outcome, Place};
 use crate::args::{Policy, Progress, Pull};
+use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::progress::PullProgress;
@@ -25,13 +28,14 @@ pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Outpu
     let settings = registries::settings(args.ca_file.as_deref())?;
     let images: Vec<Reference> =
         args.images.iter().map(|name| settings.expand(name).parse()).collect::<Result<_, _>>()?;
+    let files = credentials::of_pull(&args.auth_file, &args.identity, &images)?;
     let store = match args.policy {
         Policy::Never => place.open()?,
         Policy::Always | Policy::Missing => place.open_or_init()?,
     };
     warn_of_network(&store, out)?;
     let progress = PullProgress::start(progress, out.messages());
-    let puller = Puller::new(store, Arc::new(registry(settings, &images, args.plain_http)?))
+    let puller = Puller::new(store, Arc::new(registry(settings, files, &images, args.plain_http)?))
         .platform(platform(&args))
         .policy(policy(args.policy))
         .referrers(referrers(&args))
@@ -62,12 +66,13 @@ fn warn_of_network(store: &BlobStore, out: &mut Output) -> Result<(), Failure> {
 /// The client for the registries of these images.
 pub(super) fn registry(
     settings: RegistrySettings,
+    files: AuthFiles,
     images: &[Reference],
     plain_http: bool,
 ) -> Result<HttpRegistry, Failure> {
     let plain = images.iter().filter(|_| plain_http).map(Reference::registry);
-    let builder =
-        plain.fold(registries::client(settings)?, |builder, host| builder.plain_http(host));
+    let builder = plain
+        .fold(registries::client(settings)?.auth(files), |builder, host| builder.plain_http(host));
     Ok(builder.build()?)
 }
 
@@ -99,8 +104,8 @@ pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_multi_thread().enable_all().build().map_err(cannot_start)
 }
 
-fn cannot_start(source: io::Error) -> Error {
-    Error::Io { action: "start", path: "the threads of the pull".into(), source }
+pub(super) fn cannot_start(source: io::Error) -> Error {
+    Error::Io { action: "start", path: "the threads of the program".into(), source }
 }
 
 /// One after the other: a pull by itself uses the network and the disk as they can be used.
@@ -143,18 +148,18 @@ async fn pull_all(
 }
 
 /// The signals that ask for an end.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    pub(super) fn new() -> io::Result<Signals> {
         let interrupt = signal(SignalKind::interrupt())?;
         Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> Exit {
+    pub(super) async fn next(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Outcome, pull};
 use crate::args::Tags;
+use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::registries;
@@ -19,10 +20,11 @@ struct List {
 }
 
 pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
-    let Tags { repository, plain_http, ca_file } = args;
+    let Tags { repository, plain_http, ca_file, auth_file } = args;
     let settings = registries::settings(ca_file.as_deref())?;
     let repository = Reference::of_repository(&settings.expand(repository))?;
-    let registry = pull::registry(settings, std::slice::from_ref(&repository), *plain_http)?;
+    let files = credentials::auth_files(auth_file);
+    let registry = pull::registry(settings, files, std::slice::from_ref(&repository), *plain_http)?;
     let budget = RetryBudget::default();
     let tags = retry(&budget, |_| registry.tags(&repository), |_| {});
     let tags = pull::runtime()?.block_on(tags)?;
