@@ -85,7 +85,11 @@ impl Registries {
     }
 
     /// The servers to ask for what `digest` names, or else for what the name stands for.
-    async fn attempts(&self, image: &Reference, digest: Option<&Digest>) -> Result<Attempts> {
+    pub(super) async fn attempts(
+        &self,
+        image: &Reference,
+        digest: Option<&Digest>,
+    ) -> Result<Attempts> {
         let digested = image.digest().is_some();
         let key = (image.registry().to_owned(), image.repository().to_owned(), digested);
         // Nothing that holds this lock can leave the map half changed.
@@ -139,6 +143,8 @@ impl Registries {
     /// Asks a server for something in the image's repository, and proves who we are when it wants
     /// to know: once, since a registry that refuses what it has just asked for will refuse it
     /// again.
+    ///
+    /// `path` is what follows the name of the repository, with its query if it has one.
     pub(super) async fn ask(
         &self,
         endpoint: &Endpoint,
@@ -166,26 +172,6 @@ impl Registries {
             true => Err(door.refused(Some(&proof), &answer.into_messages().await)),
             false => Ok(answer),
         }
-    }
-
-    /// Asks the servers of an image for something in its repository, until one answers.
-    ///
-    /// `path` is what follows the name of the repository, with its query if it has one.
-    pub(super) async fn ask_any(
-        &self,
-        method: Method,
-        image: &Reference,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Result<Answer> {
-        let mut attempts = self.attempts(image, image.digest()).await?;
-        while let Some(endpoint) = attempts.next() {
-            match self.ask(&endpoint, method.clone(), path, headers).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => attempts.failed(error),
-            }
-        }
-        Err(attempts.into_error())
     }
 
     /// A request, without credentials, to wherever an address in a manifest of `image` leads, judged
@@ -251,7 +237,7 @@ impl Registries {
         }
     }
 
-    pub(super) async fn get_manifest(
+    async fn get_manifest(
         &self,
         image: &Reference,
         digest: Option<&Digest>,
@@ -269,7 +255,7 @@ impl Registries {
         Err(attempts.into_error())
     }
 
-    async fn get_manifest_at(
+    pub(super) async fn get_manifest_at(
         &self,
         endpoint: &Endpoint,
         digest: Option<&Digest>,

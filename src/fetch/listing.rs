@@ -13,6 +13,7 @@ use super::body;
 use super::http::{Registries, unexpected};
 use super::link;
 use super::origin::{Origin, shown};
+use super::settings::Endpoint;
 use crate::error::{Error, Result};
 use crate::oci::{
     Descriptor, Digest, Document, MAX_DESCRIPTORS, MAX_DOCUMENT_SIZE, MediaType, Reference,
@@ -29,6 +30,17 @@ const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-app
 
 impl Registries {
     pub(super) async fn list_tags(&self, image: &Reference) -> Result<Vec<String>> {
+        let mut attempts = self.attempts(image, None).await?;
+        while let Some(endpoint) = attempts.next() {
+            match self.list_tags_at(&endpoint).await {
+                Ok(tags) => return Ok(tags),
+                Err(error) => attempts.failed(error),
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn list_tags_at(&self, endpoint: &Endpoint) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
@@ -37,7 +49,7 @@ impl Registries {
         let mut tags = Vec::new();
         let mut pages = Pages::new(format!("tags/list?n={PAGE}"));
         while let Some(path) = pages.next() {
-            let answer = self.ask_any(Method::GET, image, &path, &headers).await?;
+            let answer = self.ask(endpoint, Method::GET, &path, &headers).await?;
             let (url, bytes) = pages.read(answer).await?;
             let refuse = |reason: String| Error::BadResponse { url: url.clone(), reason };
             let page: Page = serde_json::from_slice(&bytes)
@@ -52,10 +64,32 @@ impl Registries {
         Ok(tags)
     }
 
-    /// By the referrers API; where the registry has none, by the tag that stands in for it.
+    /// What the first server that knows of any lists. That there are none is believed of the last
+    /// one only: many mirrors have the images and not what is about them.
     pub(super) async fn list_referrers(
         &self,
         image: &Reference,
+        subject: &Digest,
+        artifact_type: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let mut attempts = self.attempts(image, Some(subject)).await?;
+        let mut none = false;
+        while let Some(endpoint) = attempts.next() {
+            let listed = self.list_referrers_at(&endpoint, subject, artifact_type).await;
+            none = listed.as_ref().is_ok_and(Vec::is_empty);
+            match listed {
+                Ok(found) if !found.is_empty() => return Ok(found),
+                Ok(_) => {}
+                Err(error) => attempts.failed(error),
+            }
+        }
+        if none { Ok(Vec::new()) } else { Err(attempts.into_error()) }
+    }
+
+    /// By the referrers API; where the server has none, by the tag that stands in for it.
+    async fn list_referrers_at(
+        &self,
+        endpoint: &Endpoint,
         subject: &Digest,
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
@@ -63,10 +97,10 @@ impl Registries {
         let (mut found, mut filtered) = (Vec::new(), true);
         let mut pages = Pages::new(referrers_path(subject, artifact_type));
         while let Some(path) = pages.next() {
-            let answer = self.ask_any(Method::GET, image, &path, &headers).await?;
+            let answer = self.ask(endpoint, Method::GET, &path, &headers).await?;
             if pages.is_first() && has_no_referrers(&answer) {
                 answer.discard().await;
-                (found, filtered) = (self.tagged_referrers(image, subject).await?, false);
+                (found, filtered) = (self.tagged_referrers(endpoint, subject).await?, false);
                 break;
             }
             filtered &= is_filtered(&answer);
@@ -92,11 +126,13 @@ impl Registries {
     /// "Referrers Tag Schema").
     async fn tagged_referrers(
         &self,
-        image: &Reference,
+        endpoint: &Endpoint,
         subject: &Digest,
     ) -> Result<Vec<Descriptor>> {
         let tag = referrers_tag(subject);
-        let raw = match self.get_manifest(&image.sibling(tag.clone()), None).await {
+        let mut endpoint = endpoint.clone();
+        endpoint.image = endpoint.image.sibling(tag.clone());
+        let raw = match self.get_manifest_at(&endpoint, None).await {
             Err(Error::Registry { status: 404, .. }) => return Ok(Vec::new()),
             got => got?,
         };
@@ -114,7 +150,7 @@ impl Registries {
 
 /// The way through the pages of a list.
 struct Pages {
-    /// The page to be read, as [`Registries::ask_any`] takes it.
+    /// The page to be read, as [`Registries::ask`] takes it.
     next: Option<String>,
     current: String,
     read: HashSet<String>,

@@ -76,7 +76,10 @@ impl Reference {
 
     /// Whether a text is a tag, as the distribution specification has it.
     pub fn is_tag(text: &str) -> bool {
-        is_tag(text)
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        text.len() <= MAX_TAG
+            && text.bytes().next().is_some_and(word)
+            && text.bytes().all(|b| word(b) || b == b'.' || b == b'-')
     }
 
     /// Another tag of the same repository.
@@ -124,7 +127,7 @@ impl FromStr for Reference {
             let reason = format!("its repository is longer than {MAX_REPOSITORY} bytes");
             return Err(invalid(reason));
         }
-        if tag.is_some_and(|tag| !is_tag(tag)) {
+        if tag.is_some_and(|tag| !Reference::is_tag(tag)) {
             let reason = "a tag is at most 128 letters, digits and the characters _ . -, and does \
                           not begin with . or -";
             return Err(invalid(reason.to_owned()));
@@ -242,13 +245,6 @@ fn is_component(text: &str) -> bool {
     }
     let mut separators = text.split(alphanumeric).filter(|between| !between.is_empty());
     separators.all(|it| matches!(it, "." | "_" | "__") || it.bytes().all(|b| b == b'-'))
-}
-
-fn is_tag(text: &str) -> bool {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    text.len() <= MAX_TAG
-        && text.bytes().next().is_some_and(word)
-        && text.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 #[cfg(test)]

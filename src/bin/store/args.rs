@@ -296,7 +296,7 @@ A REPO is a REF without a tag: alpine, ghcr.io/o/app, localhost:5000/app.";
 pub(crate) struct RemoteDigest {
     /// The image
     #[arg(value_name = "REF")]
-    pub(crate) image: Reference,
+    pub(crate) image: String,
 
     /// The platform, where there are several [default: the index of all of them]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -306,6 +306,10 @@ pub(crate) struct RemoteDigest {
     #[arg(long)]
     pub(crate) plain_http: bool,
 
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) auth_file: AuthFile,
 }
@@ -313,12 +317,16 @@ pub(crate) struct RemoteDigest {
 #[derive(Args, Debug)]
 pub(crate) struct Tags {
     /// The repository
-    #[arg(value_name = "REPO", value_parser = Reference::of_repository)]
-    pub(crate) repository: Reference,
+    #[arg(value_name = "REPO")]
+    pub(crate) repository: String,
 
     /// Speak HTTP without TLS with the registry
     #[arg(long)]
     pub(crate) plain_http: bool,
+
+    /// Trust the certificate authorities in this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) auth_file: AuthFile,

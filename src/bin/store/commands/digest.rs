@@ -2,7 +2,7 @@
 
 use layerstore::fetch::{RetryPolicy, digest_of};
 use layerstore::oci::{MediaType, PlatformChoice};
-use layerstore::{Descriptor, Digest};
+use layerstore::{Descriptor, Digest, Reference};
 use serde::Serialize;
 
 use super::{Outcome, pull};
@@ -25,16 +25,13 @@ struct Found {
 }
 
 pub(super) fn run(args: &RemoteDigest, out: &mut Output) -> Outcome {
-    let RemoteDigest { image, platform, plain_http, .. } = args;
-    let settings = registries::settings(None)?;
-    let registry = pull::registry(
-        settings,
-        credentials::auth_files(&args.auth_file),
-        std::slice::from_ref(image),
-        *plain_http,
-    )?;
+    let RemoteDigest { image, platform, plain_http, ca_file, auth_file } = args;
+    let settings = registries::settings(ca_file.as_deref())?;
+    let image: Reference = settings.expand(image).parse()?;
+    let files = credentials::auth_files(auth_file);
+    let registry = pull::registry(settings, files, std::slice::from_ref(&image), *plain_http)?;
     let platform = platform.clone().map(PlatformChoice::One);
-    let found = digest_of(&registry, image, platform.as_ref(), RetryPolicy::default());
+    let found = digest_of(&registry, &image, platform.as_ref(), RetryPolicy::default());
     let Descriptor { digest, media_type, size, .. } = pull::runtime()?.block_on(found)?;
     out.report(&Found { name: image.to_string(), digest, media_type, size })?;
     Ok(Exit::Ok)

@@ -1,5 +1,6 @@
 //! `store tags`.
 
+use layerstore::Reference;
 use layerstore::fetch::{RegistryPull, RetryBudget, retry};
 use serde::Serialize;
 
@@ -19,16 +20,13 @@ struct List {
 }
 
 pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
-    let Tags { repository, plain_http, .. } = args;
-    let settings = registries::settings(None)?;
-    let registry = pull::registry(
-        settings,
-        credentials::auth_files(&args.auth_file),
-        std::slice::from_ref(repository),
-        *plain_http,
-    )?;
+    let Tags { repository, plain_http, ca_file, auth_file } = args;
+    let settings = registries::settings(ca_file.as_deref())?;
+    let repository = Reference::of_repository(&settings.expand(repository))?;
+    let files = credentials::auth_files(auth_file);
+    let registry = pull::registry(settings, files, std::slice::from_ref(&repository), *plain_http)?;
     let budget = RetryBudget::default();
-    let tags = retry(&budget, |_| registry.tags(repository), |_| {});
+    let tags = retry(&budget, |_| registry.tags(&repository), |_| {});
     let tags = pull::runtime()?.block_on(tags)?;
     let repository = format!("{}/{}", repository.registry(), repository.repository());
     out.report(&List { repository, tags })?;
