@@ -15,7 +15,7 @@ impl HttpRegistry {
     ///
     /// # Errors
     ///
-    /// [`Error::Unauthorized`] where it refuses them.
+    /// [`Error::Unauthorized`](crate::Error::Unauthorized) where it refuses them.
     pub async fn check_login(&self, key: &LoginKey, credentials: &Credentials) -> Result<bool> {
         let (endpoint, transport) = self.registries.origin_of(&key.as_image()).await?;
         let (url, origin, image) = (endpoint.api(), &endpoint.origin, &endpoint.image);
