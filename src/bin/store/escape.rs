@@ -34,7 +34,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
-/// As [`line`], for text of several lines: line feeds and tabs stay what they are.
+/// As [`line()`], for text of several lines: line feeds and tabs stay what they are.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     escape(text, |c| matches!(c, '\n' | '\t'))
 }

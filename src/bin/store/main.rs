@@ -6,6 +6,8 @@
 // The command is the caller that the library leaves these to: it reads its environment and the
 // files that it is given by name.
 #![allow(clippy::disallowed_methods)]
+// Comments on arguments are help texts, where brackets mean what may be left out.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls, rustdoc::invalid_html_tags)]
 
 mod args;
 mod commands;
