@@ -90,6 +90,22 @@ fn a_full_disk_is_told_and_the_part_is_kept() {
 
 #[test]
 #[ignore = "needs root for a tmpfs"]
+fn a_collection_makes_room_on_a_full_disk() {
+    let disk = Tmpfs::mount(16 * MIB);
+    let store = BlobStore::init(disk.path().join("store")).unwrap();
+    let kept = add_image(&store, "kept:1", &[&noise(MIB, 1)]);
+    let garbage = *put(&store, &store.lease("test").unwrap(), &noise(4 * MIB, 2)).digest();
+    let _ = std::fs::write(disk.path().join("filler"), vec![0; 16 * MIB]);
+    let at_once = layerstore::GcOptions { grace: std::time::Duration::ZERO, ..Default::default() };
+    let report = layerstore::gc::collect(&store, &at_once).unwrap();
+    assert_eq!((report.removed, report.removed_bytes), (1, 4 * MIB as u64), "{report:?}");
+    assert!(store.open_blob(&garbage).is_err());
+    assert!(store.closure(&kept.target).unwrap().iter().all(|node| node.present));
+    put(&store, &store.lease("test").unwrap(), &noise(3 * MIB, 3));
+}
+
+#[test]
+#[ignore = "needs root for a tmpfs"]
 fn refs_survive_a_disk_that_fills() {
     let disk = Tmpfs::mount(8 * MIB);
     let store = BlobStore::init(disk.path().join("store")).unwrap();
