@@ -167,6 +167,8 @@ fn read_once(layout: &Layout, digest: Digest, buffer: &mut [u8], count: &Count) 
     if layout.blob_meta(&digest)?.is_none_or(|meta| meta.id != own) {
         return Ok(Outcome::Replaced);
     }
-    let message = format!("the bytes of {digest} are those of {actual}; pull the image again");
+    let message = format!(
+        "the bytes of {digest} are those of {actual}; remove the file, and pull the image again"
+    );
     Ok(Outcome::Damaged(Finding { kind: DamageKind::WrongDigest, digest, message }))
 }
