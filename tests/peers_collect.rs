@@ -1,11 +1,5 @@
 //! A collection leaves exactly what the names lead to.
 #![cfg(feature = "cli")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

@@ -1,11 +1,5 @@
 //! Pulls, tags, removals, kills and a collector for a minute: what succeeded stays whole.
 #![cfg(feature = "cli")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

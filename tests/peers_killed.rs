@@ -1,12 +1,6 @@
 //! A puller that is killed or asked to stop, at any moment, leaves a sound store, and the next
 //! fetches only what is missing.
 #![cfg(feature = "cli")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

@@ -1,11 +1,5 @@
 //! Credentials that other tools keep, and those that other tools find.
 #![cfg(feature = "cli")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

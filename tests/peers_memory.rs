@@ -1,11 +1,5 @@
 //! The memory of a pull does not depend on the image.
 #![cfg(feature = "cli")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

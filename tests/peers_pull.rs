@@ -1,11 +1,5 @@
 //! What a pull brings is what the registry has, and no blob of it is sent twice.
 #![cfg(feature = "cli")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

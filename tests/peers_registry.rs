@@ -1,10 +1,4 @@
 //! The registry that the other peer tests count on serves what was built, and counts what it sends.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
 
 #[path = "tools/peers.rs"]
 mod peers;

@@ -2,13 +2,6 @@
 //! which module may do what. Each rule is tried on planted violations first, so that it is known
 //! to be able to fail.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a test may panic and read files"
-)]
-
 mod lexer;
 mod planted;
 mod rules;
