@@ -107,6 +107,9 @@ impl Part {
         // The space that an earlier holder set aside is still this file's.
         part.reserved = part.first_gap().max(found.disk.min(pinned.size()));
         part.written_back = found.len;
+        // Of a restart that was broken off the account may say more than is there: what is written
+        // now must not make it true.
+        part.note()?;
         part.catch_up(u64::MAX)?;
         Ok(part)
     }

@@ -27,7 +27,9 @@ pub(crate) struct PartState {
 impl PartState {
     /// Begins an account, or goes on with one.
     pub(crate) fn open(dir: &Dir, name: &str) -> Result<PartState> {
-        let file = dir.open_append(name)?;
+        let mut file = dir.open_append(name)?;
+        // Ends the line that an earlier holder may have been torn from.
+        file.write_all(b"\n").context("write to", dir.path_of(name))?;
         Ok(PartState { file, name: name.to_owned(), dir: dir.clone() })
     }
 
@@ -83,8 +85,6 @@ mod tests {
         // A writer that died in the middle of a line.
         std::fs::write(temp.path().join("x"), "bytes 0-10 0\nnonsense\nbytes 0-9").unwrap();
         assert_eq!(read(&dir, "x").unwrap(), None);
-        PartState::open(&dir, "x").unwrap().note(&ranges).unwrap();
-        // The torn line spoils the one that was appended to it, and the next is good again.
         PartState::open(&dir, "x").unwrap().note(&ranges).unwrap();
         assert_eq!(read(&dir, "x").unwrap(), Some(ranges));
     }

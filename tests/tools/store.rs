@@ -280,7 +280,7 @@ impl Random {
 /// How many bytes the last whole line of an account of a part says are there.
 fn accounted(account: &str) -> u64 {
     let whole = account.rfind('\n').map_or("", |end| &account[..end]);
-    let line = whole.lines().last().unwrap_or_default();
+    let line = whole.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
     let ranges = line.split(' ').nth(1).unwrap_or_default();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let length = |range: &str| {
