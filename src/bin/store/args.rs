@@ -302,16 +302,8 @@ pub(crate) struct RemoteDigest {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<Platform>,
 
-    /// Speak HTTP without TLS with the registry
-    #[arg(long)]
-    pub(crate) plain_http: bool,
-
-    /// Trust the certificate authorities in this PEM file as well
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
-
     #[command(flatten)]
-    pub(crate) auth_file: AuthFile,
+    pub(crate) connection: Connection,
 }
 
 #[derive(Args, Debug)]
@@ -320,6 +312,13 @@ pub(crate) struct Tags {
     #[arg(value_name = "REPO")]
     pub(crate) repository: String,
 
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// How a registry is spoken to by a command that only asks.
+#[derive(Args, Debug)]
+pub(crate) struct Connection {
     /// Speak HTTP without TLS with the registry
     #[arg(long)]
     pub(crate) plain_http: bool,

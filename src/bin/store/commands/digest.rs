@@ -6,7 +6,7 @@ use layerstore::{Descriptor, Digest, Reference};
 use serde::Serialize;
 
 use super::{Outcome, pull};
-use crate::args::RemoteDigest;
+use crate::args::{Connection, RemoteDigest};
 use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
@@ -25,7 +25,8 @@ struct Found {
 }
 
 pub(super) fn run(args: &RemoteDigest, out: &mut Output) -> Outcome {
-    let RemoteDigest { image, platform, plain_http, ca_file, auth_file } = args;
+    let RemoteDigest { image, platform, connection } = args;
+    let Connection { plain_http, ca_file, auth_file } = connection;
     let settings = registries::settings(ca_file.as_deref())?;
     let image: Reference = settings.expand(image).parse()?;
     let files = credentials::auth_files(auth_file);

@@ -5,7 +5,7 @@ use layerstore::fetch::{RegistryPull, RetryBudget, retry};
 use serde::Serialize;
 
 use super::{Outcome, pull};
-use crate::args::Tags;
+use crate::args::{Connection, Tags};
 use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
@@ -20,7 +20,8 @@ struct List {
 }
 
 pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
-    let Tags { repository, plain_http, ca_file, auth_file } = args;
+    let Tags { repository, connection } = args;
+    let Connection { plain_http, ca_file, auth_file } = connection;
     let settings = registries::settings(ca_file.as_deref())?;
     let repository = Reference::of_repository(&settings.expand(repository))?;
     let files = credentials::auth_files(auth_file);
