@@ -11,6 +11,7 @@ mod mark;
 mod parts;
 mod referrers;
 mod sweep;
+mod threads;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};

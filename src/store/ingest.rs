@@ -107,6 +107,11 @@ impl Write for Ingest {
 pub(crate) fn place_aside(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -> Result<()> {
     aside.set_mode(BLOB_MODE)?;
     aside.sync()?;
+    name_synced(aside, dir, digest, size)
+}
+
+/// The last step of [`place_aside`], for a file that has its mode and is synced.
+pub(crate) fn name_synced(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -> Result<()> {
     let name = digest.hex();
     match dir.meta(&name)? {
         Some(meta) if meta.is_file && meta.len == size => Ok(()),
@@ -118,6 +123,17 @@ pub(crate) fn place_aside(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -
 }
 
 impl Ingest {
+    /// What it will be: its digest, and its length in bytes.
+    pub(crate) fn identity(&self) -> (Digest, u64) {
+        (self.hasher.clone().finish(), self.written)
+    }
+
+    /// The file, whole and with the mode of a blob, to be synced and named.
+    pub(crate) fn finished(self) -> Result<Aside> {
+        self.aside.set_mode(BLOB_MODE)?;
+        Ok(self.aside)
+    }
+
     /// Writes all bytes of a reader; how many there were.
     ///
     /// # Errors

@@ -17,6 +17,7 @@
 //! `index`, `turn`, `gate`. A name under `blobs/` stands for bytes that are on disk; a ref stands
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
+mod batch;
 mod blob;
 mod check;
 mod claim;
@@ -43,6 +44,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use batch::IngestBatch;
 pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
@@ -174,6 +176,21 @@ impl BlobStore {
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn ingest(&self, lease: &Lease, algorithm: Algorithm, limit: u64) -> Result<Ingest> {
         Ingest::new(&self.layout, lease, algorithm, limit)
+    }
+
+    /// Begins many blobs whose digests are not known yet, each of at most `limit` bytes, to be made
+    /// durable together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn ingest_batch(
+        &self,
+        lease: &Lease,
+        algorithm: Algorithm,
+        limit: u64,
+    ) -> Result<IngestBatch> {
+        IngestBatch::new(&self.layout, lease, algorithm, limit)
     }
 
     /// Asks to download a blob: one process at a time holds its part. What an earlier holder left

@@ -138,20 +138,25 @@ impl Dir {
 
     /// Opens a regular file for reading; `None` if there is nothing of that name.
     pub(crate) fn open_file(&self, name: &str) -> Result<Option<File>> {
+        Ok(self.open_file_meta(name)?.map(|(file, _)| file))
+    }
+
+    /// Opens a regular file for reading, and says what it is: that is looked at in any case.
+    pub(crate) fn open_file_meta(&self, name: &str) -> Result<Option<(File, Meta)>> {
         self.open_with(name, OFlags::RDONLY)
     }
 
     /// Opens a regular file for reading and writing; `None` if there is nothing of that name.
     pub(crate) fn open_writable(&self, name: &str) -> Result<Option<File>> {
-        self.open_with(name, OFlags::RDWR)
+        Ok(self.open_with(name, OFlags::RDWR)?.map(|(file, _)| file))
     }
 
     /// Opens a regular file for reading and writing, making it with mode 0600 if there is none.
     pub(crate) fn open_or_create(&self, name: &str) -> Result<File> {
-        let file = self.open_with(name, OFlags::RDWR | OFlags::CREATE)?;
-        let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
+        let opened = self.open_with(name, OFlags::RDWR | OFlags::CREATE)?;
+        let (file, meta) = opened.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
         // The umask may have taken bits away, and then nobody could open it again.
-        if Meta::of(&file).context("look at", self.path_of(name))?.mode & 0o600 != 0o600 {
+        if meta.mode & 0o600 != 0o600 {
             sync::set_mode(&file, 0o600, &self.path_of(name))?;
         }
         Ok(file)
@@ -159,8 +164,8 @@ impl Dir {
 
     /// Opens a regular file to write at its end, making it with mode 0600 if there is none.
     pub(crate) fn open_append(&self, name: &str) -> Result<File> {
-        let file = self.open_with(name, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-        let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
+        let opened = self.open_with(name, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+        let (file, _) = opened.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
         // The umask may have taken bits away, and whoever comes next must be able to open it.
         sync::set_mode(&file, 0o600, &self.path_of(name))?;
         Ok(file)
@@ -174,7 +179,7 @@ impl Dir {
             .context("touch", self.path_of(name))
     }
 
-    fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<File>> {
+    fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<(File, Meta)>> {
         // Without NONBLOCK, a FIFO put in the file's place would hold the opener for ever.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = match rustix::fs::openat(&self.0.fd, name, flags, Mode::RUSR | Mode::WUSR) {
@@ -183,11 +188,12 @@ impl Dir {
             Err(error) => return Err(error).context("open", self.path_of(name)),
         };
         let stat = rustix::fs::fstat(&fd).context("look at", self.path_of(name))?;
-        if !Meta::from(&stat).is_file {
+        let meta = Meta::from(&stat);
+        if !meta.is_file {
             let path = self.path_of(name);
             return Err(Error::Damaged { path, reason: "it is not a regular file".to_owned() });
         }
-        Ok(Some(File::from(fd)))
+        Ok(Some((File::from(fd), meta)))
     }
 
     /// What an entry is; `None` if there is none. Symbolic links are not followed.

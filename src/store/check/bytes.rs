@@ -143,11 +143,10 @@ enum Outcome {
 }
 
 fn read_once(layout: &Layout, digest: Digest, buffer: &mut [u8], count: &Count) -> Result<Outcome> {
-    let Some(mut file) = layout.open_blob(&digest)? else {
+    let Some((mut file, Meta { id: own, .. })) = layout.open_blob(&digest)? else {
         return Ok(Outcome::Gone);
     };
     let origin = digest.to_string();
-    let own = Meta::of(&file).context("look at", &origin)?.id;
     let mut hasher = digest.algorithm().hasher();
     loop {
         match file.read(buffer) {
