@@ -39,7 +39,7 @@ class Tally:
 
     def __init__(self, title, resume, keep):
         self.title, self.resume, self.keep = title, resume, keep
-        self.tried, self.lost, self.rounds = 0, 0, {}
+        self.tried, self.lost, self.acknowledged, self.rounds = 0, 0, 0, {}
         if resume and os.path.exists(resume):
             with open(resume, encoding="utf-8") as file:
                 for line in file:
@@ -48,15 +48,18 @@ class Tally:
                         self.rounds[noted["round"]] = noted
 
     def round(self, number, run):
-        """Runs a round, unless it is noted. `run` returns (tried, problems)."""
+        """Runs a round, unless it is noted. `run` returns how many were tried, how many operations
+        had been acknowledged, and the problems."""
         noted = self.rounds.get(number)
         if noted is None:
-            tried, problems = run()
-            noted = {"title": self.title, "round": number, "tried": tried, "problems": problems}
+            tried, acknowledged, problems = run()
+            noted = {"title": self.title, "round": number, "tried": tried}
+            noted |= {"acknowledged": acknowledged, "problems": problems}
             if self.resume:
                 with open(self.resume, "a", encoding="utf-8") as file:
                     file.write(json.dumps(noted) + "\n")
         self.tried += noted["tried"]
+        self.acknowledged += noted["acknowledged"]
         self.lost += len(noted["problems"])
         for name, lines in noted["problems"]:
             for line in lines:
@@ -86,7 +89,7 @@ def shutdown_round(given, space, server, number, size):
     image, folder = os.path.join(space, "image"), os.path.join(space, "mnt")
     ledger_path = os.path.join(space, f"ledger-{number}")
     disks.make(given.fs, image)
-    problems = []
+    problems, acknowledged = [], 0
     ledger = ledgers.Ledger(ledger_path, sync=False)
     client = workload.Client(given.store, os.path.join(folder, "store"), server, ledger)
     for cut in range(size):
@@ -100,7 +103,9 @@ def shutdown_round(given, space, server, number, size):
             thread.join()
         disks.unmount(given.fs, folder)
         disks.mount(given.fs, image, folder)
-        found = workload.aftermath(client, ledgers.read(ledger_path), choice.choice(workload.IMAGES))
+        operations = ledgers.read(ledger_path)
+        acknowledged += sum(it.is_done and "told" not in it.what for it in operations)
+        found = workload.aftermath(client, operations, choice.choice(workload.IMAGES))
         if found:
             problems.append((f"seed {given.seed} round {number} cut {cut}", found))
             keep_state(given.keep, f"shutdown-{given.fs}-{number}-{cut}", ledger_path, image)
@@ -111,7 +116,7 @@ def shutdown_round(given, space, server, number, size):
         ledger = client.ledger = ledgers.Ledger(ledger_path, sync=False)
         client.tell_anew()
         disks.unmount(given.fs, folder)
-    return size, problems
+    return size, acknowledged, problems
 
 
 # --- Replay -----------------------------------------------------------------------------------
@@ -153,13 +158,14 @@ def replay_round(given, space, server, number, size):
 
     base, records = record(given, space, server, seed, work)
     problems = []
+    acknowledged = sum(kind == b"M" and b'"done"' in bytes(data) for kind, _, data in records)
     for state in range(size):
         found = look_at_state(given, space, server, base, records, random.Random(f"{seed} {state}"))
         if found:
             name = f"seed {given.seed} round {number} state {state}"
             problems.append((name, found))
             keep_state(given.keep, f"replay-{given.fs}-{number}-{state}", os.path.join(space, "state"))
-    return size, problems
+    return size, acknowledged, problems
 
 
 def look_at_state(given, space, server, base, records, choice):
@@ -186,7 +192,7 @@ def look_at_state(given, space, server, base, records, choice):
 def tally(given, title, count, run):
     result = Tally(title, given.resume, given.keep)
     with disks.workspace() as space:
-        server = BlobServer(samples.standard(), pause=0.0005)
+        server = BlobServer(samples.standard(4), pause=0.0005)
         for number, size in rounds(count):
             result.round(number, lambda: run(given, space, server, number, size))
         server.close()
@@ -216,7 +222,8 @@ def main():
     else:
         result = tally(given, f"states {given.fs}", given.count, replay_round)
         print(f"states replayed {given.fs}: {result.tried}, lost: {result.lost}")
-    return 1 if result.lost else 0
+    print(f"  operations acknowledged before: {result.acknowledged}")
+    return 1 if result.lost or not result.acknowledged else 0
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ MKFS = {
 }
 # Copies of one file system have the same UUID. A discard would be one more thing to reorder.
 OPTIONS = {"ext4": "nodiscard", "xfs": "nodiscard,nouuid", "btrfs": "nodiscard"}
-# What a disk writes as one: the superblock of btrfs, 4 KiB long, has no second copy to fall back to.
-ATOMS = {"ext4": (SECTOR, 4096), "xfs": (SECTOR, 4096), "btrfs": (4096,)}
+# What a disk writes whole or not at all, in bytes. ext4 is content with a sector. XFS and btrfs rely
+# on 4 KiB: torn within, a directory block of the one has a CRC that recovery takes for damage, and
+# the superblock of the other no second copy that is looked at.
+ATOMS = {"ext4": (SECTOR, 4096), "xfs": (4096,), "btrfs": (4096,)}
 
 NEEDS = {
     "unshare": "util-linux", "losetup": "util-linux", "mkfs.ext4": "e2fsprogs",

@@ -103,10 +103,11 @@ class Client:
         if not os.path.isdir(self.root):
             return
         for ref, descriptor in layout.refs(self.root).items():
-            self.ledger.acknowledged("pull", ref=ref, digest=descriptor["digest"])
+            self.ledger.acknowledged("pull", ref=ref, digest=descriptor["digest"], told=1)
         for lease, what in layout.leases(self.root).items():
             if what.lasts(0):
-                self.ledger.acknowledged("lease-add", trees=list(what.trees), until=None, lease=lease)
+                trees = list(what.trees)
+                self.ledger.acknowledged("lease-add", trees=trees, until=None, lease=lease, told=1)
                 self.leases.append(lease)
 
     def remove_lease(self):
