@@ -96,11 +96,13 @@ def shutdown_round(given, space, server, number, size):
         disks.mount(given.fs, image, folder)
         stop = threading.Event()
         threads = workload.several(client, f"{seed} {cut}", 1000, stop=stop)
-        stop.wait(choice.uniform(0.02, 0.8))
-        disks.run("xfs_io", "-x", "-c", "shutdown", folder)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            stop.wait(choice.uniform(0.02, 0.8))
+            disks.run("xfs_io", "-x", "-c", "shutdown", folder)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         disks.unmount(given.fs, folder)
         disks.mount(given.fs, image, folder)
         operations = ledgers.read(ledger_path)

@@ -72,7 +72,9 @@ def blobs_promised(trace):
 def promise(trace, after):
     """The line of the first thing after another that somebody may rely on."""
     for name in trace.of(*NAMING, after=after):
-        if re.search(r"/(index\.json|\.layerstore/version)$", name.path):
+        # An index.json that is linked is the empty one of a store in the making.
+        is_ref = name.path.endswith("/index.json") and name.name != "linkat"
+        if is_ref or name.path.endswith("/.layerstore/version"):
             return name.begin
     return trace.end
 
@@ -232,6 +234,17 @@ def change_is_durable(trace):
             yield f"the command ended before {name.path} was durable"
 
 
+def commits_are_durable(trace):
+    """Each commit has ended, durable, before the next begins."""
+    names = [it for it in trace.of(*NAMING) if in_blobs(it.path)]
+    if not names:
+        yield "nothing was committed"
+    for name, following in zip(names, [*names[1:], None]):
+        end = following.begin if following else trace.end
+        if not trace.synced(os.path.dirname(name.path), name.end, end):
+            yield f"{name.path} was not durable when the next blob got its name"
+
+
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
     parts_distrusted,
@@ -246,7 +259,7 @@ RULES = {
     "lease-rm": (removed_lease,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),
-    "library": (),
+    "library": (commits_are_durable,),
 }
 
 
