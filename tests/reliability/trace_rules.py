@@ -46,8 +46,6 @@ def bytes_before_name(trace):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
-        if re.search(r"/blobs/[^/]+/[^/]+$", name.source):
-            continue
         written = [it.end for it in trace.of(*WRITING, path=name.source, before=name.begin)]
         opened = [it.end for it in trace.of("open", "openat", path=name.source, before=name.begin)]
         if not trace.synced(name.source, max(written + opened, default=-1), name.begin):
