@@ -1,4 +1,5 @@
 //! A certificate authority of the test's own, and TLS in front of a registry.
+#![allow(dead_code, reason = "tests/hostile uses a part of it")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
