@@ -11,6 +11,7 @@
 
 mod auth;
 mod bodies;
+mod canaries;
 mod case;
 mod child;
 mod disk;
