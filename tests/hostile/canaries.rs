@@ -5,7 +5,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use crate::front::{Authority, Front};
 use crate::support::{Action, Bearer, Builder, Fault, Image, Layer, Registry, media_type};
@@ -97,7 +97,7 @@ fn credentials_are_seen_where_they_belong_alone() {
     logins.insert(front.address(), json!({"auth": basic(FOREIGN)}));
     logins.insert(trap.address(), json!({"auth": basic(OTHER)}));
     let path = |name: &str| dir.path().join(name).display().to_string();
-    std::fs::write(path("auth.json"), Value::from(json!({"auths": logins})).to_string()).unwrap();
+    std::fs::write(path("auth.json"), json!({"auths": logins}).to_string()).unwrap();
     std::fs::write(path("ca.pem"), &authority.pem).unwrap();
     let conf = format!(
         "[[registry]]\nlocation = \"{}\"\ninsecure = true\n\
