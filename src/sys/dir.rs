@@ -224,14 +224,6 @@ impl Dir {
             .filter(|name| !matches!(name.as_deref(), Ok("." | ".."))))
     }
 
-    /// Gives the owner back the right to write to a file.
-    pub(crate) fn make_writable(&self, name: &str) -> Result<()> {
-        match self.open_file(name)? {
-            Some(file) => sync::set_mode(&file, 0o600, &self.path_of(name)),
-            None => Ok(()),
-        }
-    }
-
     /// Removes a file; whether there was one.
     pub(crate) fn unlink(&self, name: &str) -> Result<bool> {
         match rustix::fs::unlinkat(&self.0.fd, name, AtFlags::empty()) {
