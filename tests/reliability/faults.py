@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants each fault in the store, one at a time, and looks whether it is caught.
 
-    planted.py [--states N]
+    faults.py [--states N]
 
 Every line of the program that syncs something, or does one thing before another, is a site (see
 src/sys/planted.rs). At each, the operation is left out, and put off until after the step that it
@@ -22,7 +22,7 @@ import disks  # noqa: E402
 import samples  # noqa: E402
 import trace as traces  # noqa: E402
 import trace_rules  # noqa: E402
-from blob_server import BlobServer  # noqa: E402
+from registry import Registry  # noqa: E402
 from samples import KIB  # noqa: E402
 
 PLANTED = os.path.join(disks.ROOT, "target/reliability/store-planted")
@@ -178,10 +178,11 @@ def main():
         print(f"NOT RUN: {reason}")
         return 77
     if os.environ.get("LAYERSTORE_CUTS_UNSHARED") != "1":
+        disks.build()
         build()
     disks.into_namespace()
     with disks.workspace() as space:
-        server = BlobServer(samples.standard())
+        server = Registry(samples.standard())
         scene = Scene(space, server)
         planted = [f"{how} {site}" for site in sites(scene) for how in ("omit", "delay")]
         caught = 0
