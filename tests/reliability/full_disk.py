@@ -62,7 +62,7 @@ class Disk:
 def main():
     given = harness.options(__doc__.split("\n", maxsplit=1)[0], "disks", 40)
     if os.geteuid() != 0:
-        print("NOT RUN  full disks: not root, who alone may mount a file system")
+        print("NOT RUN  full_disk.py: not root, who alone may mount a file system")
         sys.exit(77)
     chance = random.Random(given.seed)
     full = lost = 0

@@ -63,7 +63,7 @@ def books_beside(stores):
 
 def build_store():
     """The command, built as for the other tests."""
-    subprocess.run(["cargo", "build", "--locked", "--quiet"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--locked", "--all-features", "--quiet"], cwd=ROOT, check=True)
     folder = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     return os.path.join(folder, "debug", "store")
 
