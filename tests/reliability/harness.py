@@ -147,6 +147,7 @@ def run(given, function, points, more, what, total):
                         print(f"LOST {outcome.title}: " + "; ".join(outcome.problems), flush=True)
                 print(f"  {met} of {total}, lost so far: {lost}", flush=True)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print(f"  ended early: {total} were asked for")
             pool.terminate()
         pool.close()
