@@ -94,16 +94,6 @@ def index_is_durable(trace):
             yield "the command ended before the new index.json was durable"
 
 
-def parts_distrusted(trace):
-    """What another holder wrote to a part is synced before it is read."""
-    for read in trace.of("pread64", "read"):
-        if not re.search(r"/parts/.*\.part$", read.path):
-            continue
-        opened = [it.end for it in trace.of("openat", path=read.path, before=read.begin)]
-        if not trace.synced(read.path, max(opened, default=-1), read.begin):
-            yield f"{read.path} was read before it was synced"
-
-
 # --- By command -------------------------------------------------------------------------------
 
 
@@ -245,7 +235,6 @@ def commits_are_durable(trace):
 
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
-    parts_distrusted,
 )
 RULES = {
     "init": (store_is_whole,),
