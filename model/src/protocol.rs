@@ -58,15 +58,14 @@ impl Protocol {
 
     /// Whether a process holds `gate` shared.
     pub fn is_inside(&self, process: &Process) -> bool {
-        let entered = match process.at {
+        match process.at {
             Step::LookForManifest | Step::LookForLayer => {
                 !self.is(Weakness::NoGate) && !self.is(Weakness::LookBeforeTheGate)
             }
             Step::FoundSource => !self.is(Weakness::TagFindsBeforeTheGate),
             Step::LookForRoot => true,
             _ => false,
-        };
-        entered
+        }
     }
 
     fn write_back(&self, before: &State, what: Written) -> Option<State> {
