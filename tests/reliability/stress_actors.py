@@ -22,6 +22,7 @@ class Run:
         self.command, self.root, self.content = command, root, content
         self.registry = None
         self.ledger = ledger
+        self.workers = []
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.lost = []
@@ -133,7 +134,7 @@ class Worker(threading.Thread):
             if pull is None or self.random.random() < 0.5:
                 time.sleep(self.random.uniform(0, 1.3 * self.typical))
             else:
-                wait_for_bytes(process, pull, self.random.randrange(1, 200_000))
+                wait_for_bytes(process, pull, self.random.randrange(1, 1 << 20))
             if chance < 0.15:
                 killed = self.kill(process, pull, exact=chance < 0.09)
                 if killed:
@@ -171,11 +172,19 @@ class Worker(threading.Thread):
                 pull.stopped = None
         process.send_signal(signal.SIGCONT)
 
-    def did(self, name, image, process_ended):
+    def begin(self, op, name, image=None):
+        """Says in the ledger what is about to be done; its id there."""
+        what = {"digest": image.digest} if image else {}
+        return self.shared.ledger.begin(op, ref=name, **what)
+
+    def did(self, entry, name, image, process_ended):
         """What a name stands for after an operation: known if it ended well, and found out if it
         was killed, when it may be either of two."""
         before = self.held.get(name)
-        if not process_ended:
+        if process_ended:
+            self.shared.ledger.done(entry)
+        else:
+            self.shared.ledger.killed(entry)
             found = self.shared.refs().get(name)
             allowed = {each.digest if each else None for each in (before, image)}
             if found not in allowed:
@@ -185,7 +194,6 @@ class Worker(threading.Thread):
         self.held[name] = image
         if image is None:
             del self.held[name]
-        self.shared.ledger.write(name, image)
 
     def pull(self):
         shared = self.shared
@@ -196,6 +204,7 @@ class Worker(threading.Thread):
         shared.registry.tags[repository, tag] = image
         pull = shared.registry.pulls[self.name] = Pull(self.name)
         name = f"{self.host}/{repository}:{tag}"
+        entry = self.begin("pull", name, image)
         started = time.monotonic()
         process = shared.start("--json", "-q", "pull", "--plain-http", name)
         out = self.ends(process, f"pull {name}", pull)
@@ -206,7 +215,7 @@ class Worker(threading.Thread):
             digest = json.loads(out)["digest"]
             if digest != image.digest:
                 shared.report(f"{name}: pulled {digest}, not {image.digest}")
-        self.did(name, image, out is not None)
+        self.did(entry, name, image, out is not None)
         if out:
             self.check_ref(name)
 
@@ -219,15 +228,17 @@ class Worker(threading.Thread):
     def tag(self):
         source = self.random.choice(sorted(self.held))
         name = f"{self.host}/{self.name}/tagged:{self.random.randrange(3)}"
+        entry = self.begin("tag", name, self.held[source])
         out = self.ends(self.shared.start("tag", source, name), f"tag {source} {name}")
-        self.did(name, self.held[source], out is not None)
+        self.did(entry, name, self.held[source], out is not None)
         self.shared.count("tags", out is not None)
 
     def remove(self):
         name = self.random.choice(sorted(self.held))
         self.check_ref(name)
+        entry = self.begin("rm", name)
         out = self.ends(self.shared.start("rm", name), f"rm {name}")
-        self.did(name, None, out is not None)
+        self.did(entry, name, None, out is not None)
         self.shared.count("removals", out is not None)
 
     def read(self):
@@ -258,8 +269,9 @@ class Worker(threading.Thread):
 
     def let_go(self, name):
         if self.random.random() < 0.5:
+            entry = self.begin("rm", name)
             self.shared.run("rm", name)
-            self.did(name, None, True)
+            self.did(entry, name, None, True)
             self.shared.count("removals")
 
     def export(self):
@@ -369,6 +381,7 @@ class Overtaker(Worker):
             pulls.append(Pull(self.name + which))
             registry.pulls[self.name + which] = pulls[-1]
         pulls[0].slow = True
+        entries = [self.begin("pull", name, image) for name in names]
         first = shared.start("--json", "-q", "pull", "--plain-http", names[0])
         while first.poll() is None and not any(a["sent"] > 100_000 for a in pulls[0].asked.values()):
             time.sleep(0.01)
@@ -393,5 +406,8 @@ class Overtaker(Worker):
             pull.killed = True  # they have ended
         shared.count("pulls", 2)
         shared.check_image(names[0], image, "though its name is there")
-        for name in names:
+        for entry, name in zip(entries, names):
+            shared.ledger.done(entry)
+            entry = self.begin("rm", name)
             shared.run("rm", name)
+            shared.ledger.done(entry)

@@ -1,98 +1,51 @@
-"""What is looked at when a run has ended, and the waits that are looked at before it begins."""
+"""What is looked at when a run has ended, and the waits that are looked at beside it."""
 
 import fcntl
-import json
 import os
 import subprocess
-import threading
 
+import checker
+import ledger as ledgers
+import layout
 from stress_actors import DEADLINE
 from stress_registry import Pull
 
 
-class Ledger:
-    """What was acknowledged, outside the store: the last line of a name counts."""
-
-    def __init__(self, path):
-        self.path, self.lock = path, threading.Lock()
-        self.file = open(path, "w", buffering=1)
-
-    def write(self, name, image):
-        line = {"name": name, "digest": image.digest if image else None}
-        with self.lock:
-            self.file.write(json.dumps(line) + "\n")
-
-    def names(self):
-        with open(self.path) as file:
-            lines = [json.loads(line) for line in file]
-        last = {line["name"]: line["digest"] for line in lines}
-        return {name: digest for name, digest in last.items() if digest}
-
-
 def check_end(run):
-    """The ledger against the store, read without any of our code; then the next pull and the next
-    collection, with no step of repair between."""
-    expected = run.ledger.names()
-    found = run.refs()
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            run.report(f"at the end {name} is {found.get(name)}, not {expected.get(name)}")
-    images = {image.digest: image for image in run.content.images}
-    live = set()
-    for name, digest in expected.items():
-        run.check_image(name, images[digest], "at the end")
-        live |= images[digest].closure
-    check_names(run)
+    """The ledger against the store at rest; then the next pulls and the next collection, with no
+    step of repair between."""
+    expected = ledgers.expected(ledgers.read(run.ledger.path))
+    for when in ("at the end", "after the next pulls", "after the last collection"):
+        if when == "after the next pulls":
+            pull_all(run)
+        elif when == "after the last collection":
+            collect(run)
+        for problem in checker.check(run.root, expected).problems:
+            run.report(f"{when}: {problem}")
+    run.run("check", "--read-data")
+
+
+def pull_all(run):
     asked = run.registry.counts["requests"]
-    for name in expected:
-        run.run("--json", "-q", "pull", "--plain-http", name)
+    for worker in run.workers:
+        for name, image in worker.held.items():
+            run.registry.tags[name.partition("/")[2].rsplit(":", 1)[0], name.rsplit(":", 1)[1]] = image
+            run.run("--json", "-q", "pull", "--plain-http", name)
     if run.registry.counts["requests"] != asked:
         run.report("a pull of what was there asked for blobs")
+
+
+def collect(run):
+    alive = set()
+    for worker in run.workers:
+        for image in worker.held.values():
+            alive |= image.closure
     run.run("gc", "--grace", "0s")
-    left = {f"sha256:{name}" for name in os.listdir(os.path.join(run.root, "blobs/sha256"))}
-    for digest in sorted(left ^ live):
-        run.report(f"after the last collection {digest} is {'there' if digest in left else 'gone'}")
-    leases = os.listdir(os.path.join(run.root, ".layerstore/leases"))
+    for problem in checker.after_collection(run.root, alive):
+        run.report(problem)
+    leases = layout.listing(os.path.join(run.root, ".layerstore/leases"))
     if leases:
         run.report(f"after the last collection there are leases: {leases}")
-    run.run("check", "--read-data")
-    check_locks(run)
-
-
-def check_names(run):
-    """Each name under `blobs/` stands for its bytes, and nothing else lies about."""
-    for name in os.listdir(os.path.join(run.root, "blobs/sha256")):
-        problem = run.check_blob(f"sha256:{name}")
-        if problem:
-            run.report(f"at the end blobs/sha256/{name} {problem}")
-    known = {
-        ".": {"oci-layout", "index.json", "blobs", ".layerstore"},
-        "blobs": {"sha256"},
-        ".layerstore": {"version", "locks", "leases", "parts", "trash", "quarantine", "reserve"},
-        ".layerstore/locks": {"gc", "turn", "gate", "index"},
-        ".layerstore/quarantine": set(),
-    }
-    for folder, names in known.items():
-        strays = set(os.listdir(os.path.join(run.root, folder))) - names
-        # A kill between a temporary name and the rename leaves it, for a day.
-        strays = [name for name in strays if not name.startswith(".new-")]
-        if strays:
-            run.report(f"at the end there are strays in {folder}: {strays}")
-    for name in os.listdir(os.path.join(run.root, ".layerstore/parts")):
-        if not name.startswith("sha256-") or name.rpartition(".")[2] not in ("part", "state", "lock"):
-            run.report(f"at the end there is a stray among the parts: {name}")
-
-
-def check_locks(run):
-    inodes = {os.stat(os.path.join(folder, name)).st_ino
-              for folder, _, names in os.walk(run.root) for name in names}
-    with open("/proc/locks") as file:
-        for line in file:
-            words = line.split()
-            device, _, inode = words[5].rpartition(":") if "->" not in words else ("", "", "0")
-            major, minor = (int(part, 16) for part in device.split(":")) if device else (0, 0)
-            if int(inode) in inodes and os.makedev(major, minor) == os.stat(run.root).st_dev:
-                run.report(f"a lock is still held: {line.strip()}")
 
 
 def check_wait(run, root, lock, said):

@@ -46,8 +46,9 @@ class Content:
         if size is None:
             # Most are small: what is tried here is the meeting of processes, not the line.
             size = int(1024 * 2 ** self.random.uniform(0, 8))
-            if self.random.random() < 0.04:
-                size = self.random.randrange(1 << 20, 2 << 20)
+            # Some come in several writes, so that a kill leaves a part of them.
+            if self.random.random() < 0.15:
+                size = self.random.randrange(600 << 10, 2 << 20)
         data = self.random.randbytes(size)
         self.blobs[digest_of(data)] = data
         return data

@@ -10,16 +10,16 @@ from stress_registry import Pull
 
 
 class Plant(threading.Thread):
-    def __init__(self, run, workers):
+    def __init__(self, run):
         super().__init__(daemon=True)
-        self.shared, self.workers = run, workers
+        self.shared = run
 
     def run(self):
         while not self.shared.stop.wait(self.pause):
             self.harm()
 
     def some_image(self):
-        held = [image for worker in self.workers for image in list(worker.held.values())]
+        held = [image for worker in self.shared.workers for image in list(worker.held.values())]
         return held[int(time.monotonic() * 1000) % len(held)] if held else None
 
 

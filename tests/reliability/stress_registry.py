@@ -180,7 +180,7 @@ class Registry:
 
     def _body(self, connection, pull, status, headers, digest, body):
         self._send(connection, status, headers, body, True)
-        slow = pull.slow or random.random() < 0.4
+        slow = pull.slow or random.random() < (0.3 if len(body) < 512 << 10 else 0.7)
         size = max(2048, len(body) // 12) if slow else 1 << 20
         pause = 0.5 if pull.slow else random.uniform(0.0, 0.03)
         note = pull.asked[digest]
