@@ -7,8 +7,8 @@ use super::lease::Pinned;
 use super::part::{Part, Storage};
 use super::part_names::PartNames;
 use super::part_state;
-use crate::error::Result;
-use crate::sys::{Lock, LockMode};
+use crate::error::{IoContext, Result};
+use crate::sys::{self, Aside, Lock, LockMode};
 
 /// What came of asking for a blob to be downloaded.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
             layout.parts.unlink(&names.state)?;
             layout.parts.unlink(&names.part)?;
         }
+        // In a shared store. Its owner alone may give it the mode of a blob.
+        Some(meta) if meta.owner != sys::current_user() => take_over(layout, names)?,
         // A crash between the change of mode and the rename leaves a part that cannot be written.
         Some(meta) if meta.mode & 0o600 != 0o600 => layout.parts.make_writable(&names.part)?,
         Some(_) => {}
@@ -106,4 +108,15 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
         }
     }
     layout.parts.open_or_create(&names.part)
+}
+
+/// Puts this user's copy in the place of a part that another user made.
+fn take_over(layout: &Layout, names: &PartNames) -> Result<()> {
+    let Some(mut theirs) = layout.parts.open_file(&names.part)? else {
+        return Ok(());
+    };
+    let own = Aside::new(&layout.parts)?;
+    std::io::copy(&mut theirs, &mut own.file()).context("copy to", own.path())?;
+    own.set_mode(layout.parts.file_mode())?;
+    own.name_over(&layout.parts, &names.part).map(drop)
 }

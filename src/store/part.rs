@@ -63,7 +63,7 @@ impl Pulse {
     ///
     /// [`Error::Io`].
     pub fn beat(&self) -> Result<()> {
-        self.layout.parts.touch(&self.lock)
+        self.layout.parts.touch(&self.lock).map(drop)
     }
 }
 
