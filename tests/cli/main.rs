@@ -16,3 +16,4 @@ mod pull;
 mod remote;
 mod sandbox;
 mod shared;
+mod signals;
