@@ -123,7 +123,7 @@ class _Look:
         for name in layout.listing(self.at(".layerstore/parts")):
             is_part = layout.part_digest(name) is not None
             modes = (0o600, 0o444) if name.endswith(".part") else (0o600,)
-            self.name(".layerstore/parts", name, is_part, modes=modes)
+            self.name(".layerstore/parts", name, is_part, temporary=True, modes=modes)
             self.report.parts += name.endswith(".part")
         for name in layout.listing(self.at(".layerstore/leases")):
             is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")

@@ -149,7 +149,7 @@ class Files(Case):
         for path in (
             "x", "blobs/x", "blobs/sha256/x", "blobs/sha256/" + "A" * 64, ".layerstore/x",
             ".layerstore/locks/x", ".layerstore/leases/x", ".layerstore/parts/x",
-            ".layerstore/parts/.new-x", f".layerstore/parts/sha256-{'0' * 63}.part",
+            ".layerstore/locks/.new-x", f".layerstore/parts/sha256-{'0' * 63}.part",
             ".layerstore/quarantine/x",
         ):  # fmt: skip
             with open(self.at(path), "wb"):

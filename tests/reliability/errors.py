@@ -6,7 +6,8 @@
 A point is an operation, a call that concerns the store, which occurrence of it, and what it returns.
 The operation then has to succeed, or to fail with a message and a documented exit code; the checker must
 find nothing lost; and the same operation, a pull and a collection must succeed without repair. A file
-whose fsync failed must not be synced again, nor be given a blob's name.
+whose fsync failed must not be synced again, nor be given a blob's name: not by the same process, nor,
+where that is killed at once (`EIO, killed`), by the next.
 """
 
 import errno
@@ -16,6 +17,8 @@ import harness
 from harness import Outcome
 
 FULL = ("ENOSPC", "EDQUOT")
+# A sync that failed, of which the process did not live to do anything about it.
+KILLED = "EIO, killed"
 # What each call can return (its manual page), of what this harness knows to inject.
 ERRORS = {
     "create": (*FULL, "EIO", "EMFILE", "EINTR", "EROFS"),
@@ -27,7 +30,7 @@ ERRORS = {
     "copy_file_range": (*FULL, "EIO"),
     "read": ("EIO", "EINTR", "short"),
     "pread64": ("EIO", "EINTR", "short"),
-    "fsync": (*FULL, "EIO", "EINTR", "EROFS"),
+    "fsync": (*FULL, "EIO", "EINTR", "EROFS", KILLED),
     "fdatasync": (*FULL, "EIO", "EINTR", "EROFS"),
     "syncfs": (*FULL, "EIO"),
     "sync_file_range": ("ENOSPC", "EIO"),
@@ -55,6 +58,10 @@ EXITS = {0, 1, 3, 6, 7, 8, 10, 11}
 # Whoever cannot write for want of space says so by this code, wherever space is what is asked for.
 ASK_FOR_SPACE = {"create", "write", "pwrite64", "fallocate", "mkdirat", "linkat", "renameat"}
 NO_SPACE = 8
+# What is synced by more processes than the one that made it.
+FOLDERS = ("locks", "leases", "parts", "trash", "quarantine")
+LASTING = ("", "index.json", "blobs", "blobs/sha256", ".layerstore")
+LASTING += tuple(f".layerstore/{it}" for it in FOLDERS)
 
 
 def main():
@@ -94,11 +101,23 @@ def inject(world, point):
     name, call, number, error = point
     it = world.scenarios[name]
     world.renew(it)
-    action = "short" if error == "short" else getattr(errno, error)
-    done, log = world.operate(it, call, number, action)
-    if not log.hit:
-        return Outcome(False, name)
-    problems = said_well(done, call, error) + synced_once(log)
+    if error == KILLED:
+        _, log = world.operate(it, call, number, errno.EIO, "kill")
+        if not log.hit or log.status != 128 + 9:
+            return Outcome(False, name)
+        problems = [f"at once: {text}" for text in world.check()]
+        done, again = world.operate(it)
+        if done.returncode not in it.again:
+            problems.append(f"again: it ended with {done.returncode}")
+        # A directory cannot be written anew, and whoever wrote index.json had synced it before.
+        lasting = world.inodes(LASTING)
+        problems += synced_once(log.calls + again.calls, lasting)
+    else:
+        action = "short" if error == "short" else getattr(errno, error)
+        done, log = world.operate(it, call, number, action)
+        if not log.hit:
+            return Outcome(False, name)
+        problems = said_well(done, call, error) + synced_once(log.calls)
     problems += world.aftermath(it)
     title = f"{name}, {error} at {call} {number}, ended with {done.returncode}"
     if problems:
@@ -127,11 +146,13 @@ def said_well(done, call, error):
     return problems
 
 
-def synced_once(log):
+def synced_once(calls, lasting=()):
     """A file whose sync failed is given up: Linux reports a lost write once, and the next sync would
     succeed with the data gone."""
     failed, problems = set(), []
-    for call in log.calls:
+    for call in calls:
+        if call.inode in lasting:
+            continue
         if call.inode not in failed:
             if call.name in ("fsync", "fdatasync") and (call.result or 0) < 0:
                 failed.add(call.inode)

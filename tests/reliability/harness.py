@@ -16,7 +16,8 @@ import step
 import world
 
 ROOT = os.path.dirname(os.path.dirname(step.HERE))
-LOST = os.path.join(step.TARGET, "lost")
+# Stores that something is wrong with are kept here, of the last run.
+LOST = os.path.join(step.TARGET, "lost", os.path.basename(sys.argv[0]).removesuffix(".py"))
 
 # Calls that change what is on disk, or who may.
 EFFECTS = {
@@ -38,14 +39,18 @@ def options(what, points, default):
     given = parser.parse_args()
     if given.seed is None:
         given.seed = random.SystemRandom().randrange(1 << 32)
-    if given.stores is None:
-        given.stores = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    given.stores = given.stores or stores()
     given.books = books_beside(given.stores)
     step.build()
     given.store = given.store or build_store()
     shutil.rmtree(LOST, ignore_errors=True)
     print(f"LAYERSTORE_TEST_SEED={given.seed}", flush=True)
     return given
+
+
+def stores():
+    """A folder for stores: in memory, for what is killed loses nothing that the kernel has."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 
 
 def books_beside(stores):

@@ -1,12 +1,14 @@
 /* Run a command and disturb it at one of its system calls, or only record them.
  *
- *   step --under DIR --log FILE [--call NAME] [--at N] [--do kill|short|ERRNO] -- COMMAND...
+ *   step --under DIR --log FILE [--call NAME] [--at N] [--do kill|short|ERRNO] [--then kill]
+ *       -- COMMAND...
  *
  * Counted are the calls of all threads together, from the first that concerns DIR on. `--call any`
  * counts every call, whatever it concerns; `--call NAME` those of one name that concern DIR, where an
  * `openat` that may make a file is called `create`. The N-th of them is disturbed: the process is
  * killed before it is done, or it fails with ERRNO (a number) and is not done (but `close` is), or
- * it is done for half as many bytes.
+ * it is done for half as many bytes. With `--then kill` the process is killed when the call has
+ * failed, before it can do anything about it.
  *
  * Each call that concerns DIR, and the disturbed one, is a line of FILE:
  *
@@ -82,7 +84,7 @@ static const struct {
 static const char *under, *wanted;
 static long at, counted;
 static enum { NOTHING, KILL, SHORT, FAIL } action;
-static int failure, hit, begun;
+static int failure, hit, begun, then_kill;
 static FILE *record;
 static pid_t process;
 
@@ -244,6 +246,7 @@ static void leave(struct thread *it, const struct __ptrace_syscall_info *call) {
     if (it->disturbed) {
         result = -failure;
         poke(it->id, offsetof(struct user_regs_struct, rax), result);
+        if (then_kill && kill(process, SIGKILL) != 0) fail("kill");
     }
     if (it->logged) fprintf(record, "%s %ld %s\n", it->line, result, it->path);
     it->disturbed = it->logged = 0;
@@ -294,6 +297,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[n], "--log") == 0) log = value;
         else if (strcmp(argv[n], "--call") == 0) wanted = value;
         else if (strcmp(argv[n], "--at") == 0) at = atol(value);
+        else if (strcmp(argv[n], "--then") == 0 && strcmp(value, "kill") == 0) then_kill = 1;
         else if (strcmp(argv[n], "--do") == 0 && strcmp(value, "kill") == 0) action = KILL;
         else if (strcmp(argv[n], "--do") == 0 && strcmp(value, "short") == 0) action = SHORT;
         else if (strcmp(argv[n], "--do") == 0 && (failure = atoi(value)) > 0) action = FAIL;

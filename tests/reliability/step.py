@@ -43,11 +43,13 @@ def build():
         os.rename(made, PROGRAM)
 
 
-def command(root, log, call=None, at=None, action=None):
+def command(root, log, call=None, at=None, action=None, then=None):
     """How a command is disturbed: what stands before it."""
     words = [PROGRAM, "--under", root, "--log", log]
     if action is not None:
         words += ["--call", call, "--at", str(at), "--do", str(action)]
+    if then is not None:
+        words += ["--then", then]
     return [*words, "--"]
 
 

@@ -212,10 +212,10 @@ class World:
             check=False,
         )
 
-    def operate(self, it, call=None, at=None, action=None):
+    def operate(self, it, call=None, at=None, action=None, then=None):
         """Runs a scenario's command, disturbed if so asked, and keeps the ledger. Returns how it
         ended and what `step` recorded."""
-        prefix = step.command(self.root, self.log, call, at, action)
+        prefix = step.command(self.root, self.log, call, at, action, then)
         with ledgers.Ledger(self.book, sync=False) as book:
             what = {key: self.expand_value(value) for key, value in it.what.items()}
             name = book.begin(it.op, **what)
@@ -233,6 +233,11 @@ class World:
 
     def expand_value(self, value):
         return self.expand(value) if isinstance(value, str) else value
+
+    def inodes(self, paths):
+        """Those of files and folders of the store, of those that are there."""
+        found = (layout.look(os.path.join(self.root, path)) for path in paths)
+        return {it.st_ino for it in found if it is not None}
 
     # --- What has to hold afterwards ---
 
