@@ -34,8 +34,7 @@ const CATCH_UP: u64 = 1024 * 1024;
 /// How often a holder that waits says so, and for how long at most: longer than a server may ask for.
 const BEAT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
-/// A body that brings less than `LEAST_BYTES` in this time is cut, and asked for again.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A body that brings less than this in [`RetryPolicy::stall`](super::RetryPolicy::stall) is cut.
 const LEAST_BYTES: u64 = 64 * 1024;
 
 /// Downloads what is missing of a part. The part comes back whatever happens, unless its thread
@@ -233,7 +232,7 @@ impl Download<'_> {
             if batch.len >= BATCH && !self.hand_over(id, &mut batch).await {
                 return Ok(());
             }
-            if !self.pull.is_limited() && rate.is_too_slow() {
+            if !self.pull.is_limited() && rate.is_too_slow(self.pull.budget().stall()) {
                 break Err(self.too_slow());
             }
         };
@@ -264,8 +263,8 @@ impl Download<'_> {
     }
 
     fn too_slow(&self) -> Error {
-        let reason =
-            format!("it brought less than {LEAST_BYTES} bytes in {} seconds", PATIENCE.as_secs());
+        let time = self.pull.budget().stall().as_secs_f64();
+        let reason = format!("it brought less than {LEAST_BYTES} bytes in {time} seconds");
         Error::Network {
             action: "go on reading",
             url: format!("{} of {}", self.blob.digest, self.pull.reference()),
@@ -320,7 +319,7 @@ impl Window {
         self.bytes += bytes;
     }
 
-    fn is_too_slow(&self) -> bool {
-        self.bytes < LEAST_BYTES && self.since.elapsed() >= PATIENCE
+    fn is_too_slow(&self, stall: Duration) -> bool {
+        self.bytes < LEAST_BYTES && self.since.elapsed() >= stall
     }
 }

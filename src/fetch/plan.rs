@@ -1,11 +1,11 @@
 //! From a name to the list of blobs that have to be in the store.
 
 use std::collections::HashSet;
-use std::io::Write;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::local::check_config;
 use super::puller::{Pull, Referrers, blocking};
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
@@ -208,6 +208,7 @@ impl Planner<'_> {
                     .partition(|child| child.media_type.kind() != BlobKind::Other)
             }
             Document::Manifest(manifest) => {
+                check_config(&manifest.config)?;
                 if depth == 1 && !beside {
                     self.plan.only_config = Some(manifest.config.clone());
                 }
@@ -339,11 +340,7 @@ impl Pull<'_> {
         let (store, lease) = (self.store().clone(), self.lease().clone());
         blocking(move || {
             let mut ingest = store.ingest(&lease, digest.algorithm(), MAX_DOCUMENT_SIZE)?;
-            ingest.write_all(&bytes).map_err(|source| Error::Io {
-                action: "write to",
-                path: store.root().to_path_buf(),
-                source,
-            })?;
+            ingest.write_from(&bytes[..], "the manifest")?;
             ingest.commit_as(&digest, "the manifest")
         })
         .await

@@ -170,7 +170,7 @@ impl Sessions {
         let (answer, proof) = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let (url, form) = (realm(bearer), refresh_form(bearer, door.repository, &token));
-                (transport.post(&url, form, &headers).await?, "the identity token")
+                (transport.post(&url, form, &token, &headers).await?, "the identity token")
             }
             Some(Credentials::Password { username, password }) => {
                 let url = token_url(bearer, door.repository, Some(&username));
@@ -306,6 +306,9 @@ fn said(messages: &[RegistryMessage]) -> String {
         false => format!(" ({})", texts.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

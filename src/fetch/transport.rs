@@ -5,6 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
@@ -28,6 +30,19 @@ pub(super) const CONNECT: &str = "connect to";
 pub(super) enum Authorization {
     Basic { username: String, password: Secret },
     Bearer(Secret),
+}
+
+impl Authorization {
+    /// What of it must not come back in anybody's words.
+    fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Authorization::Basic { username, password } => {
+                let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
+                vec![password.clone(), Secret::new(pair)]
+            }
+            Authorization::Bearer(token) => vec![token.clone()],
+        }
+    }
 }
 
 /// The settings of the connections.
@@ -143,14 +158,16 @@ impl Transport {
             Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
             None => request,
         };
-        dispatch(request, method, url).await
+        let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
+        Ok(dispatch(request, method, url).await?.keeping(secrets))
     }
 
-    /// Sends a form, which may have secrets in it, and returns the answer, whatever it is.
+    /// Sends a form with a secret in it, and returns the answer, whatever it is.
     pub(super) async fn post(
         &self,
         url: &Url,
         form: String,
+        secret: &Secret,
         headers: &HeaderMap,
     ) -> Result<Answer> {
         let request = self
@@ -158,7 +175,7 @@ impl Transport {
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        dispatch(request, &Method::POST, url).await
+        Ok(dispatch(request, &Method::POST, url).await?.keeping(vec![secret.clone()]))
     }
 
     async fn request(

@@ -106,15 +106,18 @@ impl IngestBatch {
         let dir = self.layout.make_algorithm(self.algorithm)?;
         let mut new = Vec::new();
         for (ingest, pinned) in pending.into_iter().zip(&pinned) {
-            match pinned.is_present() {
-                true => dir.touch(&pinned.digest().hex())?,
-                false => new.push((ingest.finished()?, pinned)),
+            // It is as new as any; one that only another user may touch is replaced.
+            if !pinned.is_present() || !dir.touch(&pinned.digest().hex())? {
+                new.push((ingest.finished()?, pinned));
             }
         }
         let files: Vec<_> = new.iter().map(|(aside, _): &(Aside, _)| aside.file()).collect();
         sys::sync_together(&files, dir.path())?;
         for (aside, pinned) in new {
-            name_synced(aside, dir, pinned.digest(), pinned.size())?;
+            match pinned.is_present() {
+                true => aside.name_over(dir, &pinned.digest().hex()).map(drop)?,
+                false => name_synced(aside, dir, pinned.digest(), pinned.size())?,
+            }
         }
         self.done.extend(pinned);
         Ok(())

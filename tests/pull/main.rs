@@ -5,6 +5,7 @@
 mod support;
 
 mod artifacts;
+mod cancelled;
 mod data;
 mod faults;
 mod foreign;
