@@ -11,7 +11,8 @@ use tokio::sync::{SemaphorePermit, mpsc};
 
 use super::pace::Pace;
 use super::progress::Event;
-use super::puller::{Pull, broken_task};
+use super::pull::Pull;
+use super::task::broken_task;
 use super::work::Work;
 use super::{BlobBody, ByteRange, retry};
 use crate::error::{Error, Result};

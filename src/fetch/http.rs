@@ -100,7 +100,7 @@ impl Registries {
                 let (settings, image) = (Arc::clone(&self.settings), image.clone());
                 let plain = self.plain_http.contains(image.registry());
                 let steps: Arc<[Step]> =
-                    super::puller::blocking(move || settings.steps(&image, plain)).await?.into();
+                    super::task::blocking(move || settings.steps(&image, plain)).await?.into();
                 let mut all = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
                 all.insert(key, Arc::clone(&steps));
                 steps
@@ -122,7 +122,7 @@ impl Registries {
     pub(super) async fn origin_of(&self, image: &Reference) -> Result<(Endpoint, Transport)> {
         let (settings, plain) = (Arc::clone(&self.settings), self.is_plain(image));
         let wanted = image.clone();
-        let steps = super::puller::blocking(move || settings.steps(&wanted, plain)).await?;
+        let steps = super::task::blocking(move || settings.steps(&wanted, plain)).await?;
         let of_itself = |step: Step| {
             (!step.last_resort && step.endpoint.origin.serves(step.endpoint.image.registry()))
                 .then_some(step.endpoint)

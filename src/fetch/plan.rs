@@ -6,7 +6,8 @@ use std::io::Write;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::puller::{Pull, Referrers, blocking};
+use super::pull::{Pull, Referrers};
+use super::task::blocking;
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
 use crate::oci::{

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::download;
 use super::progress::Event;
-use super::puller::{Pull, blocking};
+use super::pull::Pull;
+use super::task::blocking;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest};
 use crate::store::{Claim, Part, PartWatch, Pinned};
