@@ -52,12 +52,15 @@ pub(super) struct Options {
     pub(super) concurrency: usize,
     pub(super) connections: usize,
     pub(super) rate: Option<u64>,
+    /// Whether the limit on connections holds over all processes.
+    pub(super) shared: bool,
     pub(super) observer: Observer,
 }
 
 /// One pull under way.
 pub(super) struct Pull<'a> {
     options: &'a Options,
+    registry: Arc<dyn RegistryPull>,
     reference: &'a Reference,
     lease: Lease,
     budget: RetryBudget,
@@ -68,11 +71,13 @@ pub(super) struct Pull<'a> {
 impl Pull<'_> {
     pub(super) fn new<'a>(
         options: &'a Options,
+        registry: Arc<dyn RegistryPull>,
         reference: &'a Reference,
         lease: Lease,
     ) -> Pull<'a> {
         Pull {
             options,
+            registry,
             reference,
             lease,
             budget: RetryBudget::new(options.retry.clone()),
@@ -86,7 +91,7 @@ impl Pull<'_> {
     }
 
     pub(super) fn registry(&self) -> &dyn RegistryPull {
-        &*self.options.registry
+        &*self.registry
     }
 
     pub(super) fn reference(&self) -> &Reference {

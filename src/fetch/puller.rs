@@ -5,12 +5,12 @@ use super::progress::Observer;
 use super::pull::{Options, Pull, PullPolicy, Referrers};
 use super::pulled::Pulled;
 use super::task::blocking;
-use super::{RegistryPull, RetryPolicy};
+use super::{RegistryPull, RetryPolicy, Traffic};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
 use crate::oci::{PlatformChoice, Reference};
-use crate::store::BlobStore;
+use crate::store::{BlobStore, Hosts};
 
 /// Brings images from a registry into a store.
 ///
@@ -50,6 +50,7 @@ impl Puller {
             concurrency: 6,
             connections: 8,
             rate: None,
+            shared: true,
             observer: Observer::default(),
         };
         Puller { options }
@@ -114,6 +115,17 @@ impl Puller {
         self
     }
 
+    /// Whether [`connections`](Puller::connections) holds for each host over all processes that pull
+    /// into the store, and a host that asked one of them with `Retry-After` to be left alone is
+    /// left alone by all. It is so by default; otherwise both are this pull's alone.
+    ///
+    /// A connection that counts so is not kept for the next request.
+    #[must_use]
+    pub fn share_connections(mut self, share: bool) -> Puller {
+        self.options.shared = share;
+        self
+    }
+
     /// Who is told what happens.
     #[must_use]
     pub fn observer(mut self, observer: Observer) -> Puller {
@@ -130,11 +142,27 @@ impl Puller {
     pub async fn pull(&self, reference: &Reference) -> Result<Pulled> {
         let started = Instant::now();
         let (store, holder) = (self.options.store.clone(), format!("pull {reference}"));
-        let lease = blocking(move || store.lease(&holder)).await?;
-        let pull = Pull::new(&self.options, reference, lease);
+        let shared = self.options.shared;
+        let start = move || Ok((store.lease(&holder)?, shared.then(|| store.hosts()).transpose()?));
+        let (lease, hosts) = blocking(start).await?;
+        let pull = Pull::new(&self.options, self.registry(hosts), reference, lease);
         let mut pulled = pull.run().await?;
         pulled.retries = pull.budget().used().into();
         pulled.seconds = started.elapsed().as_secs_f64();
         Ok(pulled)
+    }
+
+    /// The registry, limited where that is wished for and there is something to limit.
+    fn registry(&self, hosts: Option<Hosts>) -> Arc<dyn RegistryPull> {
+        let Options { registry, connections, retry, observer, .. } = &self.options;
+        let limited = |hosts| {
+            registry.limited(&Traffic::new(
+                hosts,
+                *connections,
+                retry.max_retry_after,
+                observer.clone(),
+            ))
+        };
+        hosts.and_then(limited).unwrap_or_else(|| Arc::clone(registry))
     }
 }

@@ -41,18 +41,17 @@ impl PartWatch {
             return Ok(None);
         };
         let state = part_state::read(&self.layout.parts, &self.names.state)?;
-        Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
+        Ok(Some(state.ranges.map_or(meta.len, |ranges| ranges.total())))
     }
 
-    /// When the part was last written to, or its holder last said that it is alive; `None` where
-    /// there is neither.
+    /// When the holder last said that it is alive and waits for something; `None` where there is no
+    /// part.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io).
-    pub fn modified(&self) -> Result<Option<SystemTime>> {
-        let modified = |name: &str| Ok(self.layout.parts.meta(name)?.map(|meta| meta.modified));
-        Ok(modified(&self.names.part)?.max(modified(&self.names.lock)?))
+    pub fn beat(&self) -> Result<Option<SystemTime>> {
+        Ok(self.layout.parts.meta(&self.names.lock)?.map(|meta| meta.modified))
     }
 
     /// Who downloads it, as far as can be told.

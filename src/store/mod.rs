@@ -55,6 +55,7 @@ pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
+pub use part_state::Version;
 pub use usage::{Amount, ImageUsage, Usage};
 
 pub(crate) use layout::Layout;
