@@ -38,6 +38,8 @@ const CATCH_UP: u64 = 1024 * 1024;
 /// How often a holder that waits says so, and for how long at most: longer than a server may ask for.
 const BEAT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+/// How long the only connection of a blob that was given up lets others go first.
+const AFTER_YOU: Duration = Duration::from_millis(200);
 /// A body that brings less than `LEAST_BYTES` in this time is cut, and asked for again.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LEAST_BYTES: u64 = 64 * 1024;
@@ -187,6 +189,7 @@ impl Download<'_> {
                     if self.work().is_under_way() {
                         return Ok(());
                     }
+                    tokio::time::sleep(AFTER_YOU).await;
                 }
                 Err(error) => {
                     self.work().give_back(id);

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,8 +54,16 @@ struct Held {
     large: usize,
     /// When one of them was last broken off for somebody who waits.
     yielded: Option<Instant>,
-    /// Slots whose connection is being closed. They can serve the next request.
-    closing: Vec<(Slot, Instant)>,
+    /// Slots whose connection is being closed.
+    closing: Vec<Closing>,
+}
+
+/// A slot that is kept until its socket is closed.
+struct Closing {
+    slot: Slot,
+    until: Instant,
+    /// Whether it can serve the next request of the same pull: not if it was given up for others.
+    ours: bool,
 }
 
 /// Leave to have one connection to a host.
@@ -66,6 +75,8 @@ pub(super) struct Permit {
     large: bool,
     since: Instant,
     looked: Mutex<Instant>,
+    /// Whether it was given up for somebody who waits.
+    yielded: AtomicBool,
 }
 
 /// What came of looking for a connection.
@@ -152,7 +163,8 @@ impl Traffic {
         }
         let (traffic, now) = (self.clone(), Instant::now());
         let slot = Some(slot);
-        Permit { traffic, host, slot, large, since: now, looked: Mutex::new(now) }
+        let (looked, yielded) = (Mutex::new(now), AtomicBool::new(false));
+        Permit { traffic, host, slot, large, since: now, looked, yielded }
     }
 
     fn gave_up(&self, host: &str, waited: Duration) -> Error {
@@ -181,9 +193,9 @@ impl Inner {
             let mut held = self.held();
             let held = held.entry(host.to_owned()).or_default();
             let alone = large && held.large == 0 && self.limit > 1;
-            let fits = |(slot, _): &(Slot, Instant)| !alone || slot.number() + 1 < self.limit;
+            let fits = |it: &Closing| it.ours && (!alone || it.slot.number() + 1 < self.limit);
             if let Some(at) = held.closing.iter().position(fits) {
-                return Ok(Some(held.closing.swap_remove(at).0));
+                return Ok(Some(held.closing.swap_remove(at).slot));
             }
             alone
         };
@@ -201,7 +213,7 @@ impl Permit {
         let slot = self.traffic.0.hosts.slot(&self.host, 0..self.traffic.0.limit)?;
         let found = slot.is_some();
         if let Some(slot) = slot {
-            self.traffic.keep(&self.host, slot, LOOK);
+            self.traffic.keep(&self.host, slot, LOOK, true);
         }
         Ok(found)
     }
@@ -228,6 +240,7 @@ impl Permit {
         let yields = may && inner.hosts.is_queued(&self.host).unwrap_or(false);
         if yields {
             held.yielded = Some(Instant::now());
+            self.yielded.store(true, Ordering::Relaxed);
         }
         yields
     }
@@ -252,7 +265,8 @@ impl Drop for Permit {
             held.large = held.large.saturating_sub(1);
         }
         if let Some(slot) = self.slot.take() {
-            self.traffic.keep(&self.host, slot, LINGER);
+            let ours = !self.yielded.load(Ordering::Relaxed);
+            self.traffic.keep(&self.host, slot, LINGER, ours);
         }
     }
 }
@@ -260,19 +274,23 @@ impl Drop for Permit {
 impl Traffic {
     /// Keeps a slot for a moment: until its socket is closed, which a task of the runtime does now, or
     /// until it is used again.
-    fn keep(&self, host: &str, slot: Slot, time: Duration) {
+    fn keep(&self, host: &str, slot: Slot, time: Duration, ours: bool) {
         // Without a runtime there is no connection either.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let until = Instant::now() + time;
-        self.0.held().entry(host.to_owned()).or_default().closing.push((slot, until));
+        self.0.held().entry(host.to_owned()).or_default().closing.push(Closing {
+            slot,
+            until,
+            ours,
+        });
         let (inner, host) = (Arc::clone(&self.0), host.to_owned());
         runtime.spawn(async move {
             tokio::time::sleep(time).await;
             if let Some(held) = inner.held().get_mut(&host) {
                 let now = Instant::now();
-                held.closing.retain(|(_, until)| *until > now);
+                held.closing.retain(|it| it.until > now);
             }
         });
     }

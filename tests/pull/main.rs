@@ -5,6 +5,7 @@
 mod support;
 
 mod artifacts;
+mod connections;
 mod data;
 mod faults;
 mod foreign;
@@ -15,6 +16,7 @@ mod policy;
 mod referrers;
 mod resume;
 mod together;
+mod versions;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
