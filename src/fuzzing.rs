@@ -86,6 +86,18 @@ pub fn link(text: &str) {
     fetch::fuzzing::link(text);
 }
 
+/// A `hosts.toml`.
+#[cfg(feature = "fetch")]
+pub fn hosts_toml(text: &str) {
+    fetch::fuzzing::hosts_toml(text);
+}
+
+/// A `registries.conf`.
+#[cfg(feature = "fetch")]
+pub fn registries_conf(text: &str) {
+    fetch::fuzzing::registries_conf(text);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -123,6 +135,8 @@ mod tests {
             run_text("content_range", super::content_range);
             run("auth_file", super::auth_file);
             run_text("link", super::link);
+            run_text("hosts_toml", super::hosts_toml);
+            run_text("registries_conf", super::registries_conf);
         }
     }
 }

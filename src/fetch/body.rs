@@ -43,15 +43,14 @@ pub(super) fn part(answer: Answer, wanted: Range<u64>, size: u64) -> Result<Blob
 }
 
 fn body(
-    answer: Answer,
+    mut answer: Answer,
     range: Range<u64>,
     size: u64,
     total: Option<u64>,
     resumable: bool,
 ) -> BlobBody {
     let version = version(&answer);
-    let permit = answer.permit.map(Arc::new);
-    let answer = Answer { permit: None, ..answer };
+    let permit = answer.permit.take().map(Arc::new);
     let connection = permit.as_ref().map(Arc::downgrade);
     let start = range.start;
     let body = BlobBody::new(start, total, counted(answer, range, size, permit));

@@ -40,8 +40,7 @@ const BEAT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 /// How long the only connection of a blob that was given up lets others go first.
 const AFTER_YOU: Duration = Duration::from_millis(200);
-/// A body that brings less than `LEAST_BYTES` in this time is cut, and asked for again.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A body that brings less than this in [`RetryPolicy::stall`](super::RetryPolicy::stall) is cut.
 const LEAST_BYTES: u64 = 64 * 1024;
 
 /// Downloads what is missing of a part; `whole`: over one connection, and without asking for ranges.
@@ -299,7 +298,7 @@ impl Download<'_> {
             if must_yield() {
                 break Ok(End::GaveWay);
             }
-            if !self.pull.is_limited() && rate.is_too_slow() {
+            if !self.pull.is_limited() && rate.is_too_slow(self.pull.budget().stall()) {
                 break Err(self.too_slow());
             }
         };
@@ -330,8 +329,8 @@ impl Download<'_> {
     }
 
     fn too_slow(&self) -> Error {
-        let reason =
-            format!("it brought less than {LEAST_BYTES} bytes in {} seconds", PATIENCE.as_secs());
+        let time = self.pull.budget().stall().as_secs_f64();
+        let reason = format!("it brought less than {LEAST_BYTES} bytes in {time} seconds");
         Error::Network {
             action: "go on reading",
             url: format!("{} of {}", self.blob.digest, self.pull.reference()),
@@ -417,7 +416,7 @@ impl Window {
         self.bytes += bytes;
     }
 
-    fn is_too_slow(&self) -> bool {
-        self.bytes < LEAST_BYTES && self.since.elapsed() >= PATIENCE
+    fn is_too_slow(&self, stall: Duration) -> bool {
+        self.bytes < LEAST_BYTES && self.since.elapsed() >= stall
     }
 }

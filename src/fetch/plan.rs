@@ -1,7 +1,6 @@
 //! From a name to the list of blobs that have to be in the store.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -353,11 +352,7 @@ impl Pull<'_> {
         let (store, lease) = (self.store().clone(), self.lease().clone());
         blocking(move || {
             let mut ingest = store.ingest(&lease, digest.algorithm(), MAX_DOCUMENT_SIZE)?;
-            ingest.write_all(&bytes).map_err(|source| Error::Io {
-                action: "write to",
-                path: store.root().to_path_buf(),
-                source,
-            })?;
+            ingest.write_from(&bytes[..], "the manifest")?;
             ingest.commit_as(&digest, "the manifest")
         })
         .await

@@ -171,7 +171,7 @@ impl Sessions {
         let (answer, proof) = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let (url, form) = (realm(bearer), refresh_form(bearer, door.repository, &token));
-                (transport.post(&url, form, &errand).await?, "the identity token")
+                (transport.post(&url, form, &token, &errand).await?, "the identity token")
             }
             Some(Credentials::Password { username, password }) => {
                 let url = token_url(bearer, door.repository, Some(&username));

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
@@ -43,6 +45,19 @@ impl Errand {
     /// A small one, with these headers.
     pub(super) fn new(headers: HeaderMap) -> Errand {
         Errand { headers, if_range: Vec::new(), large: false }
+    }
+}
+
+impl Authorization {
+    /// What of it must not come back in anybody's words.
+    fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Authorization::Basic { username, password } => {
+                let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
+                vec![password.clone(), Secret::new(pair)]
+            }
+            Authorization::Bearer(token) => vec![token.clone()],
+        }
     }
 }
 
@@ -177,17 +192,25 @@ impl Transport {
             Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
             None => request,
         };
-        self.dispatch(request, method, url, errand).await
+        let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
+        Ok(self.dispatch(request, method, url, errand).await?.keeping(secrets))
     }
 
-    /// Sends a form, which may have secrets in it, and returns the answer, whatever it is.
-    pub(super) async fn post(&self, url: &Url, form: String, errand: &Errand) -> Result<Answer> {
+    /// Sends a form with a secret in it, and returns the answer, whatever it is.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        form: String,
+        secret: &Secret,
+        errand: &Errand,
+    ) -> Result<Answer> {
         let request = self
             .request(&Method::POST, url, &errand.headers)
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        self.dispatch(request, &Method::POST, url, errand).await
+        let answer = self.dispatch(request, &Method::POST, url, errand).await?;
+        Ok(answer.keeping(vec![secret.clone()]))
     }
 
     async fn dispatch(

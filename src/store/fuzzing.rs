@@ -50,7 +50,10 @@ fn round_trip(bytes: &[u8]) {
             return;
         }
     };
-    assert!(taken <= bytes.len() && !bytes[taken..].contains(&b'\n'));
+    // What is not taken is the beginning of a line, or begins with a line that a power cut emptied.
+    let left = &bytes[taken..];
+    let torn = |end: usize| left[..end].contains(&0);
+    assert!(left.iter().position(|byte| *byte == b'\n').is_none_or(torn), "{left:?}");
     let text: String = records.iter().map(Record::to_line).collect();
     let again = lease_record::parse(text.as_bytes());
     // Control characters in a holder's text are replaced when it is written.

@@ -81,11 +81,15 @@ impl Layout {
             drop(locks.open_or_create(name)?);
         }
         locks.sync()?;
-        root.make_dir("blobs")?.make_dir(Algorithm::Sha256.name())?;
+        let blobs = root.make_dir("blobs")?;
+        blobs.make_dir(Algorithm::Sha256.name())?;
+        blobs.sync()?;
         create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
         let oci_layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
         create(&root, "oci-layout", oci_layout.as_bytes())?;
+        private.sync()?;
         root.sync()?;
+        // Whoever finds this relies on all of the above.
         create(&private, "version", format!("{VERSION}\n").as_bytes())?;
         private.sync()?;
         let layout = Layout::open(path)?;
@@ -158,6 +162,7 @@ impl Layout {
             Some(dir) => Ok(dir),
             None => {
                 let dir = self.blobs.make_dir(algorithm.name())?;
+                self.blobs.sync()?;
                 Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
             }
         }
@@ -259,6 +264,7 @@ fn check_version(root: &Dir, private: &Dir) -> Result<()> {
 }
 
 /// Writes a file that is not there yet, durable but for its name.
+#[cfg_attr(planted_faults, track_caller)]
 fn create(dir: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
     if dir.meta(name)?.is_some() {
         return Ok(());

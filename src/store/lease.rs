@@ -184,7 +184,7 @@ impl Lease {
             let reason = "an earlier write to this lease failed; begin again".to_owned();
             return Err(Error::Damaged { path, reason });
         };
-        let written = file.write_all(lines.as_bytes()).context("write", path);
+        let written = sys::append(file, lines.as_bytes(), &path);
         if written.is_err() {
             *guard = Err(());
         }

@@ -185,7 +185,6 @@ impl BlobStore {
     ///
     /// # Errors
     ///
-    /// [`Error::NotDurable`] if what was left there could not be relied on; it is discarded.
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn claim(&self, pinned: &Pinned) -> Result<Claim> {
         claim::claim(&self.layout, pinned)

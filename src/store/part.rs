@@ -20,7 +20,7 @@ const WRITEBACK: u64 = 8 * 1024 * 1024;
 const STEP: u64 = 128 * 1024 * 1024;
 
 /// Bytes are read back in pieces of this size.
-const PIECE: u64 = 1024 * 1024;
+pub(super) const PIECE: u64 = 1024 * 1024;
 /// After so many bytes it is written down which are there: what a killed download may lose.
 const NOTE: u64 = 4 * 1024 * 1024;
 /// After so long too, so that those who wait see it grow.
@@ -89,15 +89,11 @@ impl Part {
         Ok(Part::new(layout, pinned, Storage::Private(Aside::new(dir)?)))
     }
 
-    /// Takes over what an earlier holder wrote. It is synced first: an error that the kernel has
-    /// not reported yet would be lost with the holder.
+    /// Takes over what an earlier holder wrote. An error of its writes that the kernel has not
+    /// reported yet is reported to the sync of this holder's commit (`docs/protocol.md`).
     pub(crate) fn adopt(layout: &Arc<Layout>, pinned: &Pinned, storage: Storage) -> Result<Part> {
         let mut part = Part::new(layout, pinned, storage);
         let path = part.path();
-        if let Err(error) = sys::sync_data(part.file(), &path) {
-            part.discard()?;
-            return Err(error);
-        }
         let found = sys::Meta::of(part.file()).context("look at", &path)?;
         let noted = match &part.storage {
             Storage::Named { names, .. } => part_state::read(&layout.parts, &names.state)?,
@@ -355,6 +351,8 @@ impl Part {
             Storage::Private(aside) => place_aside(aside, &dir, &expected, size),
             Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
+                // Before the sync: from here on whoever takes the part over after a kill knows that
+                // it may have failed, and does not sync this file again.
                 sys::set_mode(&file, BLOB_MODE, &path)?;
                 if let Err(error) = sys::sync_data(&file, &path) {
                     parts.unlink(&names.part)?;

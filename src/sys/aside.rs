@@ -73,7 +73,12 @@ impl Aside {
     }
 
     /// Takes the lock on the file before anybody can know it.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
+        #[cfg(planted_faults)]
+        if super::planted::takes_lock(self.file(), &self.path()) {
+            return Ok(());
+        }
         let locked = match mode {
             LockMode::Shared => fs2::FileExt::try_lock_shared(self.file()),
             LockMode::Exclusive => fs2::FileExt::try_lock_exclusive(self.file()),
@@ -87,6 +92,7 @@ impl Aside {
     }
 
     /// Makes the bytes durable. The name comes after, and is made durable with its directory.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn sync(&self) -> Result<()> {
         sync::sync_data(self.file(), &self.path())
     }
@@ -98,7 +104,11 @@ impl Aside {
                 let own = format!("/proc/self/fd/{}", file.as_raw_fd());
                 let flags = AtFlags::SYMLINK_FOLLOW;
                 match rustix::fs::linkat(rustix::fs::CWD, &*own, to.fd(), name, flags) {
-                    Ok(()) => Ok(Some(file)),
+                    Ok(()) => {
+                        #[cfg(planted_faults)]
+                        super::planted::after(super::planted::Next::Name);
+                        Ok(Some(file))
+                    }
                     Err(Errno::EXIST) => Ok(None),
                     Err(error) => to.refuses(name, error),
                 }

@@ -77,7 +77,11 @@ impl Dir {
             Ok(Some(dir)) => Ok(dir),
             // A symbolic link that the user made: it is theirs to follow.
             Err(_) => Dir::open_root(path).context("open", path),
-            Ok(None) => parent.make_dir(name),
+            Ok(None) => {
+                let made = parent.make_dir(name)?;
+                parent.sync()?;
+                Ok(made)
+            }
         }
     }
 
@@ -109,20 +113,18 @@ impl Dir {
         }
     }
 
-    /// Opens a directory in this one, making it with mode 0700 if there is none. A name that is
-    /// new is durable on return.
+    /// Opens a directory in this one, making it with mode 0700 if there is none. A new name is
+    /// durable after [`sync`](Dir::sync); so is one that somebody else has just made.
     pub(crate) fn make_dir(&self, name: &str) -> Result<Dir> {
         match rustix::fs::mkdirat(&self.0.fd, name, Mode::RWXU) {
             Ok(()) => self.grant(name).context("set the mode of", self.path_of(name))?,
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error).context("make the directory", self.path_of(name)),
         }
-        let dir = self.open_dir(name)?.ok_or_else(|| Error::Damaged {
+        self.open_dir(name)?.ok_or_else(|| Error::Damaged {
             path: self.path_of(name),
             reason: "it was removed while it was being made".to_owned(),
-        })?;
-        self.sync()?;
-        Ok(dir)
+        })
     }
 
     /// Gives the owner of a new directory what the umask took away. With a umask of 0777 it cannot
@@ -192,11 +194,14 @@ impl Dir {
 
     /// What an entry is; `None` if there is none. Symbolic links are not followed.
     pub(crate) fn meta(&self, name: &str) -> Result<Option<Meta>> {
-        match rustix::fs::statat(&self.0.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let meta = match rustix::fs::statat(&self.0.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Meta::from(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).context("look at", self.path_of(name)),
-        }
+        };
+        #[cfg(planted_faults)]
+        super::planted::after(super::planted::Next::Look);
+        meta
     }
 
     /// What this directory itself is.
@@ -219,14 +224,6 @@ impl Dir {
             .filter(|name| !matches!(name.as_deref(), Ok("." | ".."))))
     }
 
-    /// Gives the owner back the right to write to a file.
-    pub(crate) fn make_writable(&self, name: &str) -> Result<()> {
-        match self.open_file(name)? {
-            Some(file) => sync::set_mode(&file, 0o600, &self.path_of(name)),
-            None => Ok(()),
-        }
-    }
-
     /// Removes a file; whether there was one.
     pub(crate) fn unlink(&self, name: &str) -> Result<bool> {
         match rustix::fs::unlinkat(&self.0.fd, name, AtFlags::empty()) {
@@ -240,14 +237,21 @@ impl Dir {
     pub(crate) fn rename(&self, name: &str, to: &Dir, new: &str) -> Result<()> {
         rustix::fs::renameat(&self.0.fd, name, &to.0.fd, new)
             .map_err(|error| to.refuses(new, error))
-            .or_else(|error| error)
+            .or_else(|error| error)?;
+        #[cfg(planted_faults)]
+        super::planted::after(super::planted::Next::Name);
+        Ok(())
     }
 
     /// Moves an entry to another directory unless the name is taken there; whether it was moved.
     pub(crate) fn rename_new(&self, name: &str, to: &Dir, new: &str) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.0.fd, name, &to.0.fd, new, flags) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                #[cfg(planted_faults)]
+                super::planted::after(super::planted::Next::Name);
+                Ok(true)
+            }
             Err(Errno::EXIST) => Ok(false),
             // NFS, among others, has no such rename; a link refuses to replace as well.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
@@ -275,6 +279,7 @@ impl Dir {
     }
 
     /// Makes the names in this directory durable.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn sync(&self) -> Result<()> {
         sync::sync_all(&self.0.fd, self.path())
     }

@@ -11,6 +11,8 @@ mod dir;
 mod filesystem;
 mod lock;
 mod map;
+#[cfg(planted_faults)]
+mod planted;
 mod sync;
 #[cfg(feature = "fetch")]
 mod user_file;
@@ -23,7 +25,7 @@ pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
 pub(crate) use sync::{
-    empty, preallocate, read_at, set_mode, start_writeback, sync_data, write_at,
+    append, empty, preallocate, read_at, set_mode, start_writeback, sync_data, write_at,
 };
 #[cfg(feature = "fetch")]
 pub(crate) use user_file::{change_user_file, read_user_file};

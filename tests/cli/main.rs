@@ -15,3 +15,4 @@ mod printing;
 mod pull;
 mod remote;
 mod sandbox;
+mod signals;

@@ -5,6 +5,7 @@
 mod support;
 
 mod artifacts;
+mod cancelled;
 mod connections;
 mod data;
 mod faults;
