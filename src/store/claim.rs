@@ -85,7 +85,7 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
             return Part::private(layout, pinned).map(Claim::Held);
         }
         let file = open_part(layout, &names)?;
-        let storage = Storage::Named { file, names, _lock: lock };
+        let storage = Storage::Named { file, names: Box::new(names), _lock: lock };
         return Part::adopt(layout, pinned, storage).map(Claim::Held);
     }
 }

@@ -77,7 +77,7 @@ impl Pulse {
 #[derive(Debug)]
 pub(crate) enum Storage {
     /// `parts/ALG-HEX.part`, under the lock of its `.lock`.
-    Named { file: File, names: PartNames, _lock: Lock },
+    Named { file: File, names: Box<PartNames>, _lock: Lock },
     /// A file of nobody else's, for when the part's holder has stopped moving.
     Private(Aside),
 }

@@ -65,7 +65,12 @@ impl Store {
 
     /// Starts a pull; its report goes to a pipe, its messages too.
     pub(crate) fn start_pull(&self, reference: &str) -> Child {
-        self.command(&["--json", "pull", "--plain-http", reference])
+        self.start_pull_with(reference, &[])
+    }
+
+    /// Starts one with options.
+    pub(crate) fn start_pull_with(&self, reference: &str, options: &[&str]) -> Child {
+        self.command(&[&["--json", "pull", "--plain-http", reference], options].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
