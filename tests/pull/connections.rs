@@ -209,7 +209,8 @@ fn a_host_that_wants_to_be_left_alone_is_left_alone_by_all() {
         }
         let asked = world.registry.requests().len();
         let (first, second) = tokio::join!(first, second);
-        (first.unwrap(), second.unwrap());
+        first.unwrap();
+        second.unwrap();
         asked
     });
     assert_eq!((fault.hits(), asked), (1, 1), "nobody asked in between");

@@ -70,14 +70,10 @@ impl Registry {
 
     /// Starts one that serves what lies in `data`, at most `rate` bytes a second on a connection.
     pub(crate) fn start_over(folder: &Path, data: &Path, rate: &str) -> Self {
-        Self::start_on(folder, data, &["--rate", rate])
+        Self::start_on(folder, data, &["--nginx", "--rate", rate])
     }
 
     fn start_with(folder: &Path, options: &[&str]) -> Self {
-        Self::start_on(folder, &variable("LAYERSTORE_TEST_REGISTRY_DATA"), options)
-    }
-
-    fn start_on(folder: &Path, data: &Path, options: &[&str]) -> Self {
         Self::start_on(folder, &data(), &[&["--nginx"], options].concat())
     }
 
