@@ -43,18 +43,17 @@ impl PartWatch {
             return Ok(None);
         };
         let state = part_state::read(&self.layout.parts, &self.names.state)?;
-        Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
+        Ok(Some(state.ranges.map_or(meta.len, |ranges| ranges.total())))
     }
 
-    /// When the part was last written to, or its holder last said that it is alive; `None` where
-    /// there is neither.
+    /// When the holder last said that it is alive and waits for something; `None` where there is no
+    /// part.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io).
-    pub fn modified(&self) -> Result<Option<SystemTime>> {
-        let modified = |name: &str| Ok(self.layout.parts.meta(name)?.map(|meta| meta.modified));
-        Ok(modified(&self.names.part)?.max(modified(&self.names.lock)?))
+    pub fn beat(&self) -> Result<Option<SystemTime>> {
+        Ok(self.layout.parts.meta(&self.names.lock)?.map(|meta| meta.modified))
     }
 
     /// Who downloads it, as far as can be told.
@@ -86,7 +85,7 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
             return Part::private(layout, pinned).map(Claim::Held);
         }
         let file = open_part(layout, &names)?;
-        let storage = Storage::Named { file, names, _lock: lock };
+        let storage = Storage::Named { file, names: Box::new(names), _lock: lock };
         return Part::adopt(layout, pinned, storage).map(Claim::Held);
     }
 }
@@ -100,7 +99,10 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
             layout.parts.unlink(&names.state)?;
             layout.parts.unlink(&names.part)?;
         }
-        Some(meta) if meta.mode & 0o200 == 0 => renew(layout, names)?,
+        // In a shared store a part is its maker's, who alone may give it the mode of a blob.
+        Some(meta) if meta.mode & 0o200 == 0 || meta.owner != sys::current_user() => {
+            renew(layout, names)?;
+        }
         Some(_) => {}
         // The account of one that has gone says nothing about the one that is made now.
         None => {
@@ -112,7 +114,7 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
 
 /// Puts the bytes of a part into a new file.
 ///
-/// Its mode says that its holder died when it was being synced, or thereafter. If that sync failed,
+/// Where it may not be written to, its mode says that its holder died when it was being synced, or thereafter. If that sync failed,
 /// the holder alone was told, and another sync of this file would succeed with bytes that are in
 /// memory only. Bytes that are written anew to another file are synced for the first time. They
 /// are read and written, not cloned: a clone would share what may not be there.
@@ -123,7 +125,7 @@ fn renew(layout: &Layout, names: &PartNames) -> Result<()> {
     };
     let len = Meta::of(&old).context("look at", &path)?.len;
     let noted = part_state::read(parts, &names.state)?;
-    let there = noted.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
+    let there = noted.ranges.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
     let new = Aside::new(parts)?;
     let mut buffer = vec![0; len.min(PIECE) as usize];
     for &Range { mut start, end } in there.iter() {
@@ -134,6 +136,6 @@ fn renew(layout: &Layout, names: &PartNames) -> Result<()> {
             start += piece.len() as u64;
         }
     }
-    new.set_mode(0o600)?;
+    new.set_mode(parts.file_mode())?;
     new.name_over(parts, &names.part).map(drop)
 }

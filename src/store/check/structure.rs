@@ -2,8 +2,8 @@ use super::{CheckReport, DamageKind, Finding, Findings, blob_path, kind_of};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
-use crate::store::{leases, part_names};
-use crate::sys::{Aside, Dir, Meta, current_user};
+use crate::store::{hosts, leases, part_names};
+use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
 /// end while the others have nothing to do.
@@ -12,7 +12,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) =
-    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine"]);
+    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine", "hosts"]);
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
 pub(super) fn look(
@@ -27,6 +27,7 @@ pub(super) fn look(
     look.locks()?;
     look.leases()?;
     look.parts()?;
+    look.hosts()?;
     look.blobs()?;
     for name in layout.quarantine.names()? {
         name?;
@@ -140,6 +141,24 @@ impl Look<'_> {
         Ok(())
     }
 
+    fn hosts(&mut self) -> Result<()> {
+        // The first stores have no such folder until somebody pulls.
+        let Some(dir) = self.layout.private.open_dir("hosts").ok().flatten() else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            match dir.meta(&name)? {
+                Some(meta) if hosts::is_name(&name) => {
+                    self.file(&format!(".layerstore/hosts/{name}"), &meta);
+                }
+                Some(_) => self.unknown(".layerstore/hosts/", &name),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     fn blobs(&mut self) -> Result<()> {
         for name in self.layout.blobs.names()? {
             let name = name?;
@@ -206,12 +225,14 @@ impl Look<'_> {
     }
 
     /// Blobs of our own have mode 0444. Those that another tool put there have the owner's right
-    /// to write as well, which harms nobody else.
+    /// to write as well, which harms nobody else. In a shared store anybody may have made anything,
+    /// and those may write to it who may write to its root.
     fn permissions(&mut self, path: &str, meta: &Meta) {
-        let user = current_user();
-        let message = if meta.owner != user {
+        let (user, share) = (current_user(), self.layout.root.share());
+        let others = !Share::of(meta.mode).is_within(share);
+        let message = if meta.owner != user && share.is_none() {
             format!("it belongs to user {}, and the store to user {user}", meta.owner)
-        } else if meta.mode & 0o022 != 0 && (meta.is_file || meta.is_dir) {
+        } else if others && (meta.is_file || meta.is_dir) {
             format!("others may write to it (mode {:03o}); use `chmod go-w`", meta.mode)
         } else if meta.mode & 0o400 == 0 {
             format!("its owner may not read it (mode {:03o}); use `chmod u+r`", meta.mode)
