@@ -71,7 +71,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     registry = None
 
-    def log_message(self, format, *args):  # noqa: A002 # the name is the standard library's
+    def log_message(self, format, *args):
         """Says nothing."""
 
     def do_GET(self):
