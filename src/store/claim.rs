@@ -100,7 +100,10 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
             layout.parts.unlink(&names.state)?;
             layout.parts.unlink(&names.part)?;
         }
-        Some(meta) if meta.mode & 0o200 == 0 => renew(layout, names)?,
+        // In a shared store a part is its maker's, who alone may give it the mode of a blob.
+        Some(meta) if meta.mode & 0o200 == 0 || meta.owner != sys::current_user() => {
+            renew(layout, names)?;
+        }
         Some(_) => {}
         // The account of one that has gone says nothing about the one that is made now.
         None => {
@@ -112,7 +115,7 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
 
 /// Puts the bytes of a part into a new file.
 ///
-/// Its mode says that its holder died when it was being synced, or thereafter. If that sync failed,
+/// Where it may not be written to, its mode says that its holder died when it was being synced, or thereafter. If that sync failed,
 /// the holder alone was told, and another sync of this file would succeed with bytes that are in
 /// memory only. Bytes that are written anew to another file are synced for the first time. They
 /// are read and written, not cloned: a clone would share what may not be there.
@@ -134,6 +137,6 @@ fn renew(layout: &Layout, names: &PartNames) -> Result<()> {
             start += piece.len() as u64;
         }
     }
-    new.set_mode(0o600)?;
+    new.set_mode(parts.file_mode())?;
     new.name_over(parts, &names.part).map(drop)
 }

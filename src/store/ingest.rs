@@ -58,7 +58,9 @@ impl Ingest {
         let dir = self.layout.make_algorithm(digest.algorithm())?;
         match pinned.is_present() {
             // It is new to whoever puts it, and is kept for as long as if it were.
-            true => dir.touch(&digest.hex())?,
+            true if dir.touch(&digest.hex())? => {}
+            // Another user's, who alone may set its time: ours, of the same bytes, takes its place.
+            true => replace(self.aside, dir, &digest)?,
             false => place_aside(self.aside, dir, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
@@ -115,6 +117,12 @@ pub(crate) fn place_aside(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -
         // If the name is taken between these two, it is by the same bytes.
         None => aside.name_new(dir, &name).map(drop),
     }
+}
+
+fn replace(aside: Aside, dir: &Dir, digest: &Digest) -> Result<()> {
+    aside.set_mode(BLOB_MODE)?;
+    aside.sync()?;
+    aside.name_over(dir, &digest.hex()).map(drop)
 }
 
 impl Ingest {

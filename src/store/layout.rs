@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::access::{self, Sharing};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -53,9 +54,8 @@ impl Layout {
     /// layout that another tool wrote. Several processes may do so at once.
     ///
     /// The file `version` comes last: without it there is no store.
-    pub(crate) fn init(path: &Path) -> Result<Layout> {
-        let root = Dir::create_root(path)?;
-        check_owner(&root)?;
+    pub(crate) fn init(path: &Path, sharing: Sharing) -> Result<Layout> {
+        let root = access::make_root(path, sharing)?;
         let is_new = || -> Result<bool> {
             Ok(root.open_dir(".layerstore")?.is_none() && root.meta("oci-layout")?.is_none())
         };
@@ -90,13 +90,13 @@ impl Layout {
         // Whoever finds this relies on all of the above.
         create(&private, "version", format!("{VERSION}\n").as_bytes())?;
         private.sync()?;
-        let layout = Layout::open(path)?;
+        let layout = Layout::open(path, sharing)?;
         layout.fill_reserve();
         Ok(layout)
     }
 
     /// Opens a store that was made.
-    pub(crate) fn open(path: &Path) -> Result<Layout> {
+    pub(crate) fn open(path: &Path, sharing: Sharing) -> Result<Layout> {
         let no_store = |reason| Error::NoStore { path: path.to_path_buf(), reason };
         let root = match Dir::open_root(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -111,15 +111,16 @@ impl Layout {
             }
             None => return Err(no_store("the directory has no .layerstore folder")),
         };
-        check_owner(&root)?;
-        check_owner(&private)?;
+        let root = access::check_root(root, sharing)?;
+        let private = private.shared(root.share());
+        access::check(&private, &root)?;
         check_version(&root, &private)?;
         let part = |of: &Dir, name| -> Result<Dir> {
             let dir = of.open_dir(name)?.ok_or_else(|| Error::Damaged {
                 path: of.path_of(name),
                 reason: "the directory is missing; `store init` makes it again".to_owned(),
             })?;
-            check_owner(&dir)?;
+            access::check(&dir, &root)?;
             Ok(dir)
         };
         Ok(Layout {
@@ -149,7 +150,7 @@ impl Layout {
         let Some(dir) = self.blobs.open_dir(algorithm.name())? else {
             return Ok(None);
         };
-        check_owner(&dir)?;
+        access::check(&dir, &self.root)?;
         Ok(Some(cell.get_or_init(|| dir)))
     }
 
@@ -203,25 +204,6 @@ impl Layout {
             tracing::debug!(%error, "the reserve is not set aside");
         }
     }
-}
-
-fn check_owner(dir: &Dir) -> Result<()> {
-    let (meta, user) = (dir.meta_of_self()?, sys::current_user());
-    let unsafe_because = |reason| Err(Error::Unsafe { path: dir.path().to_path_buf(), reason });
-    if meta.owner != user {
-        return unsafe_because(format!(
-            "it belongs to user {}, and this program runs as user {user}; use --root for a store \
-             of your own, or run as its owner",
-            meta.owner
-        ));
-    }
-    if meta.mode & 0o022 != 0 {
-        return unsafe_because(format!(
-            "others may write to it (mode {:03o}); take that away with `chmod go-w`",
-            meta.mode
-        ));
-    }
-    Ok(())
 }
 
 fn check_version(root: &Dir, private: &Dir) -> Result<()> {

@@ -17,6 +17,7 @@
 //! `index`, `turn`, `gate`. A name under `blobs/` stands for bytes that are on disk; a ref stands
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
+mod access;
 mod blob;
 mod check;
 mod claim;
@@ -54,6 +55,7 @@ pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
 pub use usage::{Amount, ImageUsage, Usage};
 
+use access::Sharing;
 pub(crate) use layout::Layout;
 
 #[cfg(doc)]
@@ -93,7 +95,20 @@ impl BlobStore {
     /// [`Error::NoStore`] if other things lie there, [`Error::Unsafe`] if others may write there,
     /// [`Error::UnsupportedVersion`], [`Error::Io`].
     pub fn init(root: impl AsRef<Path>) -> Result<BlobStore> {
-        Ok(BlobStore { layout: Arc::new(Layout::init(root.as_ref())?) })
+        BlobStore::made(Layout::init(root.as_ref(), Sharing::Private)?)
+    }
+
+    /// As [`init`](BlobStore::init), for a store that several users share: those who may write to
+    /// its root. A root that is new is its group's.
+    ///
+    /// They are one trust domain: each can change everything in the store, and read every blob
+    /// whose digest they know.
+    ///
+    /// # Errors
+    ///
+    /// As of [`init`](BlobStore::init).
+    pub fn init_shared(root: impl AsRef<Path>) -> Result<BlobStore> {
+        BlobStore::made(Layout::init(root.as_ref(), Sharing::Shared)?)
     }
 
     /// Opens the store at `root`.
@@ -103,7 +118,21 @@ impl BlobStore {
     /// [`Error::NoStore`], [`Error::Unsafe`] if it is another user's or others may write to it,
     /// [`Error::UnsupportedVersion`] if a newer program made it, [`Error::Damaged`], [`Error::Io`].
     pub fn open(root: impl AsRef<Path>) -> Result<BlobStore> {
-        Ok(BlobStore { layout: Arc::new(Layout::open(root.as_ref())?) })
+        BlobStore::made(Layout::open(root.as_ref(), Sharing::Private)?)
+    }
+
+    /// As [`open`](BlobStore::open), also where others may write to the root: the caller trusts
+    /// them. A store that is nobody else's is opened as by [`open`](BlobStore::open).
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](BlobStore::open).
+    pub fn open_shared(root: impl AsRef<Path>) -> Result<BlobStore> {
+        BlobStore::made(Layout::open(root.as_ref(), Sharing::Shared)?)
+    }
+
+    fn made(layout: Layout) -> Result<BlobStore> {
+        Ok(BlobStore { layout: Arc::new(layout) })
     }
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {

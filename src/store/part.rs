@@ -38,8 +38,8 @@ pub struct Part {
     ranges: Ranges,
     /// Up to where they are hashed.
     hashed: u64,
-    /// The account of them, once it is needed.
-    state: Option<PartState>,
+    /// The account of them, once it is needed. Boxed for its size.
+    state: Option<Box<PartState>>,
     /// How many bytes came since it was written down last.
     unnoted: u64,
     /// Up to where write-back was started.
@@ -63,7 +63,7 @@ impl Pulse {
     ///
     /// [`Error::Io`].
     pub fn beat(&self) -> Result<()> {
-        self.layout.parts.touch(&self.lock)
+        self.layout.parts.touch(&self.lock).map(drop)
     }
 }
 
@@ -242,7 +242,7 @@ impl Part {
 
     fn keep_state(&mut self) -> Result<()> {
         if let Storage::Named { names, .. } = &self.storage {
-            self.state = Some(PartState::open(&self.layout.parts, &names.state)?);
+            self.state = Some(Box::new(PartState::open(&self.layout.parts, &names.state)?));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
+use super::open::open_beneath;
 use super::{Dir, LockMode, sync};
 use crate::error::{IoContext, Result};
 
@@ -34,8 +35,8 @@ enum Form {
 impl Aside {
     /// A new file with mode 0600 on the file system of `dir`.
     pub(crate) fn new(dir: &Dir) -> Result<Aside> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::openat(dir.fd(), ".", flags, Mode::RUSR | Mode::WUSR) {
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        match open_beneath(dir.fd(), ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => Ok(Aside { file: Form::Nameless(File::from(fd)), dir: dir.clone() }),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                 Aside::hidden(dir)
@@ -106,7 +107,7 @@ impl Aside {
                 match rustix::fs::linkat(rustix::fs::CWD, &*own, to.fd(), name, flags) {
                     Ok(()) => {
                         #[cfg(planted_faults)]
-                        super::planted::after(super::planted::Next::Name);
+                        super::planted::after_name(name, true);
                         Ok(Some(file))
                     }
                     Err(Errno::EXIST) => Ok(None),

@@ -11,6 +11,7 @@ mod dir;
 mod filesystem;
 mod lock;
 mod map;
+mod open;
 #[cfg(planted_faults)]
 mod planted;
 mod sync;
@@ -20,7 +21,7 @@ mod user_file;
 pub(crate) use aside::Aside;
 #[cfg(feature = "fetch")]
 pub(crate) use config::{list_config, read_config};
-pub(crate) use dir::{Dir, Meta};
+pub(crate) use dir::{Dir, Meta, Share};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;

@@ -3,7 +3,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
 use crate::store::{leases, part_names};
-use crate::sys::{Aside, Dir, Meta, current_user};
+use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
 /// end while the others have nothing to do.
@@ -206,12 +206,14 @@ impl Look<'_> {
     }
 
     /// Blobs of our own have mode 0444. Those that another tool put there have the owner's right
-    /// to write as well, which harms nobody else.
+    /// to write as well, which harms nobody else. In a shared store anybody may have made anything,
+    /// and those may write to it who may write to its root.
     fn permissions(&mut self, path: &str, meta: &Meta) {
-        let user = current_user();
-        let message = if meta.owner != user {
+        let (user, share) = (current_user(), self.layout.root.share());
+        let others = !Share::of(meta.mode).is_within(share);
+        let message = if meta.owner != user && share.is_none() {
             format!("it belongs to user {}, and the store to user {user}", meta.owner)
-        } else if meta.mode & 0o022 != 0 && (meta.is_file || meta.is_dir) {
+        } else if others && (meta.is_file || meta.is_dir) {
             format!("others may write to it (mode {:03o}); use `chmod go-w`", meta.mode)
         } else if meta.mode & 0o400 == 0 {
             format!("its owner may not read it (mode {:03o}); use `chmod u+r`", meta.mode)

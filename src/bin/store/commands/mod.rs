@@ -30,7 +30,7 @@ type Outcome = Result<Exit, Failure>;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
-    let place = Place(cli.global.root);
+    let place = Place { root: cli.global.root, shared: cli.global.shared };
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
@@ -52,21 +52,30 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     }
 }
 
-/// Where the store is: what was said, else the default.
-struct Place(Option<PathBuf>);
+/// Where the store is, what was said, else the default; and whether others may write to it.
+struct Place {
+    root: Option<PathBuf>,
+    shared: bool,
+}
 
 impl Place {
     fn root(&self) -> Result<PathBuf, Failure> {
-        self.0.clone().map_or_else(root::default, Ok)
+        self.root.clone().map_or_else(root::default, Ok)
     }
 
     /// The store, which must be there.
     fn open(&self) -> Result<BlobStore, Failure> {
-        Ok(BlobStore::open(self.root()?)?)
+        Ok(match self.shared {
+            false => BlobStore::open(self.root()?)?,
+            true => BlobStore::open_shared(self.root()?)?,
+        })
     }
 
     /// The store, which is made if there is nothing.
     fn open_or_init(&self) -> Result<BlobStore, Failure> {
-        Ok(BlobStore::init(self.root()?)?)
+        Ok(match self.shared {
+            false => BlobStore::init(self.root()?)?,
+            true => BlobStore::init_shared(self.root()?)?,
+        })
     }
 }
