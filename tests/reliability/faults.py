@@ -186,7 +186,7 @@ def caught_by_cuts(site, what, fs, states):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--states", type=int, default=40, help="power cuts, of those that they find")
+    parser.add_argument("--states", type=int, default=20, help="power cuts, of those that they find")
     given = parser.parse_args()
     reason = disks.why_not()
     if reason:
