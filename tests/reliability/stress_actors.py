@@ -128,7 +128,8 @@ class Worker(threading.Thread):
             self.remove()
 
     def ends(self, process, what, pull=None):
-        """Lets a process run, or stops it for a while, or kills it. `None` if it was killed."""
+        """Lets a process run, or stops it for a while, or kills it. `None` if it was killed, or
+        failed."""
         chance = self.random.random()
         if chance < 0.24:
             if pull is None or self.random.random() < 0.5:
@@ -144,6 +145,7 @@ class Worker(threading.Thread):
         out, err, code = self.shared.finish(process, what)
         if code != 0:
             self.shared.report(f"{what}: exit code {code}: {err[-500:]}")
+            return None
         return out
 
     def kill(self, process, pull, exact):
