@@ -62,6 +62,11 @@ pub fn lease_records(bytes: &[u8]) {
     store::fuzzing::lease_records(bytes);
 }
 
+/// The account of a part.
+pub fn part_state(bytes: &[u8]) {
+    store::fuzzing::part_state(bytes);
+}
+
 /// A value of `WWW-Authenticate`.
 #[cfg(feature = "fetch")]
 pub fn challenge(text: &str) {
@@ -129,6 +134,7 @@ mod tests {
         run("document", super::document);
         run("index_json", super::index_json);
         run("lease_records", super::lease_records);
+        run("part_state", super::part_state);
         #[cfg(feature = "fetch")]
         {
             run_text("challenge", super::challenge);

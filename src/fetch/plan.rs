@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::local::check_config;
 use super::puller::{Pull, Referrers, blocking};
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
@@ -207,6 +208,7 @@ impl Planner<'_> {
                     .partition(|child| child.media_type.kind() != BlobKind::Other)
             }
             Document::Manifest(manifest) => {
+                check_config(&manifest.config)?;
                 if depth == 1 && !beside {
                     self.plan.only_config = Some(manifest.config.clone());
                 }

@@ -308,6 +308,9 @@ fn said(messages: &[RegistryMessage]) -> String {
 }
 
 #[cfg(test)]
+mod schedules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -107,7 +107,7 @@ impl Aside {
                 match rustix::fs::linkat(rustix::fs::CWD, &*own, to.fd(), name, flags) {
                     Ok(()) => {
                         #[cfg(planted_faults)]
-                        super::planted::after(super::planted::Next::Name);
+                        super::planted::after_name(name, true);
                         Ok(Some(file))
                     }
                     Err(Errno::EXIST) => Ok(None),

@@ -266,7 +266,7 @@ impl Dir {
             Err(error) => Err(error).context("look at", self.path_of(name)),
         };
         #[cfg(planted_faults)]
-        super::planted::after(super::planted::Next::Look);
+        super::planted::after_look();
         meta
     }
 
@@ -305,7 +305,7 @@ impl Dir {
             .map_err(|error| to.refuses(new, error))
             .or_else(|error| error)?;
         #[cfg(planted_faults)]
-        super::planted::after(super::planted::Next::Name);
+        super::planted::after_name(new, false);
         Ok(())
     }
 
@@ -315,7 +315,7 @@ impl Dir {
         match rustix::fs::renameat_with(&self.0.fd, name, &to.0.fd, new, flags) {
             Ok(()) => {
                 #[cfg(planted_faults)]
-                super::planted::after(super::planted::Next::Name);
+                super::planted::after_name(new, true);
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),

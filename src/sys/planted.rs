@@ -14,6 +14,8 @@ use std::panic::Location;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use rustix::fs::FileType;
+
 /// How a site goes wrong.
 #[derive(Clone, Copy, PartialEq)]
 enum How {
@@ -23,9 +25,12 @@ enum How {
 
 /// What a delayed operation waits for.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Next {
+enum Next {
     /// A file gets its name.
     Name,
+    /// A file gets the name by which a store, or a ref, is there: what the names in a directory are
+    /// made durable for.
+    Promise,
     /// A name is looked at.
     Look,
 }
@@ -50,7 +55,10 @@ static DELAYED: Mutex<Vec<(Next, Delayed)>> = Mutex::new(Vec::new());
 /// Whether a sync is left out, or put off.
 #[track_caller]
 pub(super) fn takes_sync(file: impl AsFd, path: &Path) -> bool {
-    takes("sync", path, Next::Name, || Some(Delayed::Sync(dup(file)?)))
+    let is_dir = rustix::fs::fstat(&file)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let next = if is_dir { Next::Promise } else { Next::Name };
+    takes("sync", path, next, || Some(Delayed::Sync(dup(file)?)))
 }
 
 /// Whether the locking of a file that has no name yet is left out, or put off.
@@ -65,8 +73,21 @@ pub(super) fn takes_append(file: &File, bytes: &[u8], path: &Path) -> bool {
     takes("append", path, Next::Look, || Some(Delayed::Append(dup(file)?, bytes.to_vec())))
 }
 
-/// To be called when a step was made: does what was put off until then.
-pub(super) fn after(step: Next) {
+/// To be called when a file got its name, which was free, or another's.
+pub(super) fn after_name(name: &str, was_free: bool) {
+    after(Next::Name);
+    if (name, was_free) == ("version", true) || (name, was_free) == ("index.json", false) {
+        after(Next::Promise);
+    }
+}
+
+/// To be called when a name was looked at.
+pub(super) fn after_look() {
+    after(Next::Look);
+}
+
+/// Does what was put off until now.
+fn after(step: Next) {
     let mut delayed = DELAYED.lock().unwrap_or_else(PoisonError::into_inner);
     let (now, later) = delayed.drain(..).partition(|(next, _)| *next == step);
     *delayed = later;

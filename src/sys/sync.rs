@@ -24,7 +24,11 @@ pub(super) fn sync_all(fd: impl AsFd, path: &Path) -> Result<()> {
     if super::planted::takes_sync(&fd, path) {
         return Ok(());
     }
-    rustix::fs::fsync(fd)
+    // XFS, once it has shut down after an error, says of a directory whose changes it dropped that
+    // there is nothing to sync; but of no file of it can anything be known any more.
+    rustix::fs::fsync(&fd)
+        .and_then(|()| rustix::fs::fstat(&fd))
+        .map(drop)
         .map_err(|error| Error::NotDurable { path: path.to_path_buf(), source: error.into() })
 }
 

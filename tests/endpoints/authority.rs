@@ -68,6 +68,8 @@ pub(crate) struct Front {
     pub(crate) pair: Pair,
     /// The address of this machine to be reached at.
     pub(crate) host: &'static str,
+    /// The port there; any that is free where it is 0.
+    pub(crate) port: u16,
     /// Whose certificates clients must have.
     pub(crate) clients: Option<Authority>,
     pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
@@ -78,6 +80,7 @@ impl Front {
         Front {
             pair,
             host: "127.0.0.1",
+            port: 0,
             clients: None,
             versions: vec![&version::TLS13, &version::TLS12],
         }
@@ -102,7 +105,7 @@ impl Front {
         };
         let chain = vec![self.pair.chain.der().clone()];
         let config = builder.with_single_cert(chain, self.pair.private).unwrap();
-        Running::new(self.host, TlsAcceptor::from(Arc::new(config)), backend)
+        Running::new((self.host, self.port), TlsAcceptor::from(Arc::new(config)), backend)
     }
 }
 
@@ -114,13 +117,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn new(host: &str, acceptor: TlsAcceptor, backend: SocketAddr) -> Running {
+    fn new(address: (&str, u16), acceptor: TlsAcceptor, backend: SocketAddr) -> Running {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(TcpListener::bind((host, 0))).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

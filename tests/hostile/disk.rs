@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::support::sha256;
 
-/// The most that parts may have together: more was never promised by any case.
-const MAX_PARTS: u64 = 4 * 1024 * 1024;
+/// The most that parts may have together: more is promised by no case that comes to write a part.
+const MAX_PARTS: u64 = 64 * 1024 * 1024;
 
 /// By path below the root: the mode, the length and the digest of each file, folders without.
 pub(crate) type Listing = BTreeMap<String, (u32, u64, String)>;

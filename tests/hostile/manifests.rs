@@ -76,6 +76,9 @@ fn too_much() -> Vec<Case> {
         refused("twenty thousand layers", 1, "10000", |scene| {
             scene.manifest(with_layers(20_000));
         }),
+        refused("a config of 9 MiB", 1, "larger than the limit of 8388608 bytes", |scene| {
+            scene.edited(|it| it["config"]["size"] = json!(9 << 20));
+        }),
         refused("indexes six deep", 1, "deep", |scene| {
             let document = nested(scene, 6);
             scene.index(document);

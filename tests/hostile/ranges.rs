@@ -1,16 +1,53 @@
 //! A layer breaks off, and the rest of it is asked for by range.
 //!
-//! What cannot be used as that range is no reason to give up: the whole is asked for.
+//! What cannot be used as that range is no reason to give up: the whole is asked for. And a layer is
+//! large and comes by several connections, each of which asks for ranges.
 
 use crate::case::{Case, refused, well};
-use crate::scene::SIZE;
-use crate::support::{Action, Fault, Request};
+use crate::scene::{PASSWORD, SIZE, Scene};
+use crate::support::{Action, Bearer, Fault, Image, Layer, Registry, Request};
 
 fn header(name: &str, value: impl Into<String>) -> Action {
     Action::SetHeader(name.to_owned(), value.into())
 }
 
+/// A layer that is large enough, and comes slowly enough, for several connections.
+fn large(scene: &mut Scene) -> Fault {
+    scene.image = Image::of(&[Layer::generated(9, 40 << 20)]);
+    let bearer = Bearer::user("user", PASSWORD);
+    scene.ask_another(Registry::builder().bearer(bearer).throttle(12 << 20));
+    let is_range = |request: &Request| request.header("range").is_some();
+    Fault::on("GET", &scene.layer()).when(is_range)
+}
+
 pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = continued();
+    cases.extend(parallel());
+    cases
+}
+
+fn parallel() -> Vec<Case> {
+    vec![
+        refused("wrong bytes on one of several connections", 7, "does not match", |scene| {
+            let fault = large(scene).times(1);
+            scene.on(fault.then(Action::Corrupt(1000)));
+        }),
+        well("another range on one of several connections", |scene| {
+            let fault = large(scene).times(1);
+            scene.on(fault.then(Action::WrongOffset));
+        }),
+        well("the whole on each of several connections", |scene| {
+            let fault = large(scene);
+            scene.on(fault.then(Action::IgnoreRange));
+        }),
+        well("several connections that break off again and again", |scene| {
+            let fault = large(scene).times(6);
+            scene.on(fault.then(Action::CloseAfter(1 << 20)));
+        }),
+    ]
+}
+
+fn continued() -> Vec<Case> {
     vec![
         well("the whole instead of the range", |scene| scene.on_rest(Action::IgnoreRange)),
         well("another range", |scene| scene.on_rest(Action::WrongOffset)),

@@ -3,7 +3,6 @@
 
     cuts.py shutdown --fs FS [--cuts N]      the file system is shut down amid its work
     cuts.py replay --fs FS [--states N]      a disk that did part of its writes, in any order
-    cuts.py faults [--states N]              are faults caught that are planted in the store?
 
 FS is ext4, xfs or, for replay, btrfs. Common options: --seed N, --store COMMAND, --keep FOLDER (for
 what went wrong), --resume FILE (rounds that are noted there are not run again). Needs root, loop
@@ -28,7 +27,7 @@ import disks  # noqa: E402
 import ledger as ledgers  # noqa: E402
 import samples  # noqa: E402
 import workload  # noqa: E402
-from blob_server import BlobServer  # noqa: E402
+from registry import Registry  # noqa: E402
 
 # States of one recorded workload, cuts of one file system.
 ROUND = 20
@@ -96,11 +95,13 @@ def shutdown_round(given, space, server, number, size):
         disks.mount(given.fs, image, folder)
         stop = threading.Event()
         threads = workload.several(client, f"{seed} {cut}", 1000, stop=stop)
-        stop.wait(choice.uniform(0.02, 0.8))
-        disks.run("xfs_io", "-x", "-c", "shutdown", folder)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            stop.wait(choice.uniform(0.02, 0.8))
+            disks.run("xfs_io", "-x", "-c", "shutdown", folder)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         disks.unmount(given.fs, folder)
         disks.mount(given.fs, image, folder)
         operations = ledgers.read(ledger_path)
@@ -122,7 +123,7 @@ def shutdown_round(given, space, server, number, size):
 # --- Replay -----------------------------------------------------------------------------------
 
 
-def record(given, space, server, seed, client_of):
+def record(given, space, client_of):
     """A workload on a disk that remembers. Returns the image from before, and the records."""
     image, base = os.path.join(space, "image"), os.path.join(space, "base")
     log_path, folder = os.path.join(space, "log"), os.path.join(space, "mnt")
@@ -156,7 +157,7 @@ def replay_round(given, space, server, number, size):
         for thread in workload.several(client, seed, 12):
             thread.join()
 
-    base, records = record(given, space, server, seed, work)
+    base, records = record(given, space, work)
     problems = []
     acknowledged = sum(kind == b"M" and b'"done"' in bytes(data) for kind, _, data in records)
     for state in range(size):
@@ -192,7 +193,7 @@ def look_at_state(given, space, server, base, records, choice):
 def tally(given, title, count, run):
     result = Tally(title, given.resume, given.keep)
     with disks.workspace() as space:
-        server = BlobServer(samples.standard(4), pause=0.0005)
+        server = Registry(samples.standard(4), pause=0.0005)
         for number, size in rounds(count):
             result.round(number, lambda: run(given, space, server, number, size))
         server.close()
@@ -201,18 +202,21 @@ def tally(given, title, count, run):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("shutdown", "replay", "faults"))
-    parser.add_argument("--fs", choices=tuple(disks.MKFS))
+    parser.add_argument("what", choices=("shutdown", "replay"))
+    parser.add_argument("--fs", choices=tuple(disks.MKFS), required=True)
     parser.add_argument("--cuts", "--states", type=int, default=40, dest="count")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--store", default=os.path.join(disks.ROOT, "target/debug/store"))
     parser.add_argument("--keep")
     parser.add_argument("--resume")
     given = parser.parse_args()
+    if given.what == "shutdown" and given.fs == "btrfs":
+        parser.error("btrfs has no such call")
     reason = disks.why_not()
     if reason:
         print(f"NOT RUN: {reason}")
         return 77
+    disks.build()
     disks.into_namespace()
     # As an ordinary end, so that what was begun is put away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

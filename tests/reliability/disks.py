@@ -57,6 +57,17 @@ def why_not():
     return None
 
 
+def build():
+    """The block log, and the command, if that is not said otherwise."""
+    if os.environ.get("LAYERSTORE_CUTS_UNSHARED") == "1":
+        return
+    target = os.path.join(ROOT, "target/reliability")
+    blocklog = ["--manifest-path", os.path.join(HERE, "blocklog/Cargo.toml"), "--release"]
+    cargo = ["cargo", "build", "--locked", "--quiet"]
+    subprocess.run([*cargo, *blocklog, "--target-dir", target], cwd=ROOT, check=True)
+    subprocess.run(cargo, cwd=ROOT, check=True)
+
+
 def into_namespace():
     """Goes on in namespaces of its own, as a new process."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ import world
 ROOT = os.path.dirname(os.path.dirname(step.HERE))
 # Stores that something is wrong with are kept here, of the last run.
 LOST = os.path.join(step.TARGET, "lost", os.path.basename(sys.argv[0]).removesuffix(".py"))
+
+# After so many points it is said how far it has come.
+BATCH = 500
 
 # Calls that change what is on disk, or who may.
 EFFECTS = {
@@ -63,7 +67,7 @@ def books_beside(stores):
 
 def build_store():
     """The command, built as for the other tests."""
-    subprocess.run(["cargo", "build", "--locked", "--quiet"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--locked", "--all-features", "--quiet"], cwd=ROOT, check=True)
     folder = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     return os.path.join(folder, "debug", "store")
 
@@ -75,6 +79,8 @@ _world = None
 
 def _start(given):
     global _world  # noqa: PLW0603 # each worker process has one
+    # Ended early, it removes its folders.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _world = world.World(given.store, given.stores, given.books)
     multiprocessing.util.Finalize(_world, _world.close, exitpriority=10)
 
@@ -113,22 +119,37 @@ def baselines(given):
 
 def run(given, function, points, more, what, total):
     """Tries points until `total` were met; `more()` gives another for one that was not met. Prints
-    the figure, and exits with 1 if anything was lost."""
+    the figure, and exits with 1 if anything was lost, or if it was ended before (SIGINT, SIGTERM):
+    the figure is that of what was tried."""
     started, met, lost, missed = time.monotonic(), 0, 0, 0
     kinds = collections.Counter()
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    # The workers ignore it, and end when they are told to.
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with multiprocessing.Pool(given.jobs, _start, (given,)) as pool:
-        while met < total and missed < 4 * total:
-            wanted = total - met
-            batch, points = points[:wanted], points[wanted:]
-            batch += [more() for _ in range(wanted - len(batch))]
-            for outcome in pool.imap_unordered(_work, [(function, it) for it in batch], 8):
-                met += outcome.hit
-                missed += not outcome.hit
-                if outcome.hit:
-                    kinds[outcome.kind] += 1
-                if outcome.problems:
-                    lost += 1
-                    print(f"LOST {outcome.title}: " + "; ".join(outcome.problems), flush=True)
+        signal.signal(signal.SIGINT, ignored)
+        signal.signal(signal.SIGTERM, end)
+        try:
+            while met < total and missed < 4 * total:
+                wanted = min(total - met, BATCH)
+                batch, points = points[:wanted], points[wanted:]
+                batch += [more() for _ in range(wanted - len(batch))]
+                for outcome in pool.imap_unordered(_work, [(function, it) for it in batch], 8):
+                    met += outcome.hit
+                    missed += not outcome.hit
+                    if outcome.hit:
+                        kinds[outcome.kind] += 1
+                    if outcome.problems:
+                        lost += 1
+                        print(f"LOST {outcome.title}: " + "; ".join(outcome.problems), flush=True)
+                print(f"  {met} of {total}, lost so far: {lost}", flush=True)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            print(f"  ended early: {total} were asked for")
+            pool.terminate()
         pool.close()
         pool.join()
     for kind, count in sorted(kinds.items(), key=str):

@@ -4,13 +4,15 @@ import http.client
 import http.server
 import re
 import threading
+import time
 
 
 class Registry:
     """Serves `samples.Images` under any repository name; `image:tag` is an image's name there."""
 
-    def __init__(self, images):
-        self.images = images
+    def __init__(self, images, pause=0.0):
+        """`pause`: seconds between pieces of a blob, so that downloads are met under way."""
+        self.images, self.pause = images, pause
         # Bytes that were asked for, by digest, blobs and documents apart.
         self.blobs, self.documents = {}, {}
         self.open, self.changed = 0, threading.Condition()
@@ -60,6 +62,10 @@ class Registry:
         """How an image is pulled."""
         return f"{self.host}/{image}"
 
+    def sent(self):
+        """How many bytes of blobs were asked for."""
+        return sum(self.blobs.values())
+
     def close(self):
         self.server.shutdown()
         self.server.server_close()
@@ -69,6 +75,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Headers and body are separate writes: without this, each waits for an acknowledgement.
     disable_nagle_algorithm = True
+    PIECE = 16 * 1024
     registry = None
 
     def log_message(self, format, *args):  # noqa: A002 # the name is the standard library's
@@ -125,5 +132,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if body:
-            self.wfile.write(data)
+        if not body:
+            return
+        piece = self.PIECE if self.registry.pause else len(data) or 1
+        for at in range(0, len(data), piece):
+            self.wfile.write(data[at : at + piece])
+            time.sleep(self.registry.pause)

@@ -1,7 +1,10 @@
 """Builds and speaks to `step`, which disturbs a command at one of its system calls (step.c)."""
 
 import os
+import platform
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -33,7 +36,16 @@ class Log:
 
 
 def build():
-    """Compiles `step` where it is older than its source."""
+    """Compiles `step` where it is older than its source. Where it cannot be had nothing is run, and
+    the exit code says so."""
+    lacking = None
+    if platform.machine() != "x86_64":
+        lacking = f"step knows the registers of x86-64, and this is {platform.machine()}"
+    elif shutil.which("cc") is None:
+        lacking = "there is no C compiler for step"
+    if lacking:
+        print(f"NOT RUN  {os.path.basename(sys.argv[0])}: {lacking}")
+        sys.exit(77)
     source = os.path.join(HERE, "step.c")
     os.makedirs(TARGET, exist_ok=True)
     if not os.path.exists(PROGRAM) or os.path.getmtime(PROGRAM) < os.path.getmtime(source):

@@ -46,8 +46,6 @@ def bytes_before_name(trace):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
-        if re.search(r"/blobs/[^/]+/[^/]+$", name.source):
-            continue
         written = [it.end for it in trace.of(*WRITING, path=name.source, before=name.begin)]
         opened = [it.end for it in trace.of("open", "openat", path=name.source, before=name.begin)]
         if not trace.synced(name.source, max(written + opened, default=-1), name.begin):
@@ -72,7 +70,9 @@ def blobs_promised(trace):
 def promise(trace, after):
     """The line of the first thing after another that somebody may rely on."""
     for name in trace.of(*NAMING, after=after):
-        if re.search(r"/(index\.json|\.layerstore/version)$", name.path):
+        # An index.json that is linked is the empty one of a store in the making.
+        is_ref = name.path.endswith("/index.json") and name.name != "linkat"
+        if is_ref or name.path.endswith("/.layerstore/version"):
             return name.begin
     return trace.end
 
@@ -92,16 +92,6 @@ def index_is_durable(trace):
         root, last = os.path.split(name.path)
         if last == "index.json" and not trace.synced(root, name.end, trace.end):
             yield "the command ended before the new index.json was durable"
-
-
-def parts_distrusted(trace):
-    """What another holder wrote to a part is synced before it is read."""
-    for read in trace.of("pread64", "read"):
-        if not re.search(r"/parts/.*\.part$", read.path):
-            continue
-        opened = [it.end for it in trace.of("openat", path=read.path, before=read.begin)]
-        if not trace.synced(read.path, max(opened, default=-1), read.begin):
-            yield f"{read.path} was read before it was synced"
 
 
 # --- By command -------------------------------------------------------------------------------
@@ -232,9 +222,19 @@ def change_is_durable(trace):
             yield f"the command ended before {name.path} was durable"
 
 
+def commits_are_durable(trace):
+    """Each commit has ended, durable, before the next begins."""
+    names = [it for it in trace.of(*NAMING) if in_blobs(it.path)]
+    if not names:
+        yield "nothing was committed"
+    for name, following in zip(names, [*names[1:], None]):
+        end = following.begin if following else trace.end
+        if not trace.synced(os.path.dirname(name.path), name.end, end):
+            yield f"{name.path} was not durable when the next blob got its name"
+
+
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
-    parts_distrusted,
 )
 RULES = {
     "init": (store_is_whole,),
@@ -246,7 +246,7 @@ RULES = {
     "lease-rm": (removed_lease,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),
-    "library": (),
+    "library": (commits_are_durable,),
 }
 
 

@@ -12,8 +12,6 @@ import layout
 import ledger as ledgers
 import samples
 
-NEVER = "never"
-
 
 class MarkedLedger(ledgers.Ledger):
     """A ledger whose lines are marks in a block log too, each at its place between the writes."""
@@ -23,7 +21,7 @@ class MarkedLedger(ledgers.Ledger):
         self.log = log
 
     def _append(self, record):
-        # The mark first where something begins, last where it has ended: never earlier than true.
+        # Before an operation begins, and after it has ended: no mark says too much.
         super()._append(record)
         self.log.mark(json.dumps(record).encode() + b"\n")
 
@@ -57,13 +55,14 @@ class Client:
 
     def pull(self, image):
         root = self.server.images.images[image]
-        # Of an index, the platform of this machine alone.
-        wanted = self.wanted(root)
-        arguments = ["pull", "--plain-http", "--platform", "linux/amd64", self.name(image)]
-        digest = root["digest"]
-        return self.noted("pull", arguments, ref=self.name(image), digest=digest, wanted=wanted)
+        ref, digest, wanted = self.name(image), root["digest"], self.wanted(root)
+        return self.noted("pull", self.pull_arguments(image), ref=ref, digest=digest, wanted=wanted)
+
+    def pull_arguments(self, image):
+        return ["pull", "--plain-http", "--platform", "linux/amd64", self.name(image)]
 
     def wanted(self, root):
+        """The blobs of an image; of an index, those of one platform."""
         document = json.loads(self.server.images.blobs[root["digest"]])
         others = [
             it["digest"]
@@ -175,16 +174,14 @@ def operations_of(marks):
     return list(operations.values())
 
 
-def aftermath(client, operations, image, read_again=False):
+def aftermath(client, operations, image):
     """What is wrong with a store after a cut: at once, after the next pull, after a collection.
     `client` notes nothing of what is done here. An empty list, if nothing is."""
     root = client.root
-    if not os.path.isdir(root):
-        os.makedirs(os.path.dirname(root), exist_ok=True)
-    expected = ledgers.expected(operations)
-    problems = checker.check(root, expected).problems if os.path.isdir(root) else []
-    if not os.path.isdir(root) and any(it.is_done for it in operations):
-        problems = ["lost: the whole store"]
+    if os.path.isdir(root):
+        problems = checker.check(root, ledgers.expected(operations)).problems
+    else:
+        problems = ["lost: the whole store"] if any(it.is_done for it in operations) else []
     problems += next_pull(client, image)
     if problems:
         return problems
@@ -198,19 +195,18 @@ def aftermath(client, operations, image, read_again=False):
 
 def next_pull(client, image):
     """It needs no repair, and brings nothing that is there. What power took from a part is found
-    out at its end, so that a blob may come once more."""
-    root, server = client.server.images.images[image], client.server
-    wanted = client.wanted(root)
-    there = layout.blobs(client.root) if os.path.isdir(client.root) else {}
-    missing = {it: size for it, size in wanted.items() if there.get(it) != size}
-    parts = sum(
-        layout.part_bytes(client.root, it) > 0 and size or 0 for it, size in missing.items()
-    ) if os.path.isdir(client.root) else 0
-    before = server.sent
-    done = client.run("pull", "--plain-http", "--platform", "linux/amd64", client.name(image))
+    out at its end, so that a blob of which there was a part may come once more."""
+    root, server = client.root, client.server
+    wanted = client.wanted(server.images.images[image])
+    allowed = 0
+    there = layout.blobs(root)
+    for digest, size in wanted.items():
+        if there.get(digest) != size:
+            allowed += size * (2 if layout.part_bytes(root, digest) else 1)
+    server.reset()
+    done = client.run(*client.pull_arguments(image))
     if done.returncode:
         return [f"the next pull: exit code {done.returncode}: {done.stderr.decode()[-300:]}"]
-    fetched, allowed = server.sent - before, sum(missing.values()) + parts
-    if fetched > allowed:
-        return [f"the next pull: fetched {fetched} bytes, and {allowed} were missing"]
+    if server.sent() > allowed:
+        return [f"the next pull: fetched {server.sent()} bytes, and {allowed} were missing"]
     return []

@@ -234,9 +234,12 @@ class World:
     def expand_value(self, value):
         return self.expand(value) if isinstance(value, str) else value
 
+    def at(self, path):
+        return os.path.join(self.root, path)
+
     def inodes(self, paths):
         """Those of files and folders of the store, of those that are there."""
-        found = (layout.look(os.path.join(self.root, path)) for path in paths)
+        found = (layout.look(self.at(path)) for path in paths)
         return {it.st_ino for it in found if it is not None}
 
     # --- What has to hold afterwards ---
