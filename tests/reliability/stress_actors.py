@@ -23,6 +23,7 @@ class Run:
         self.registry = None
         self.ledger = ledger
         self.workers = []
+        self.quiet = False
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.lost = []
@@ -43,7 +44,7 @@ class Run:
         """Something was lost, or did not hold."""
         with self.lock:
             self.lost.append(what)
-            if len(self.lost) <= 20:
+            if len(self.lost) <= 20 and not self.quiet:
                 print(f"stress: LOST: {what}", flush=True)
 
     def start(self, *arguments, **more):
@@ -132,12 +133,12 @@ class Worker(threading.Thread):
         failed."""
         chance = self.random.random()
         if chance < 0.24:
-            if pull is None or self.random.random() < 0.5:
-                time.sleep(self.random.uniform(0, 1.3 * self.typical))
-            else:
+            if pull is not None and chance < 0.10:
                 wait_for_bytes(process, pull, self.random.randrange(1, 1 << 20))
+            else:
+                time.sleep(self.random.uniform(0, 1.3 * self.typical))
             if chance < 0.15:
-                killed = self.kill(process, pull, exact=chance < 0.09)
+                killed = self.kill(process, pull, exact=chance < 0.10)
                 if killed:
                     return None
             elif process.poll() is None:
