@@ -317,6 +317,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A server has another version of a blob than it had when it sent the bytes before.
+    #[error("{url} has another version of the blob than before: its ETag has changed")]
+    BlobChanged {
+        /// The address, without credentials.
+        url: String,
+    },
+
     /// A file or a program that keeps credentials cannot be used. What it says is not in here.
     #[error("cannot use the credentials of {of}: {reason}")]
     Credentials {

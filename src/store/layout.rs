@@ -40,6 +40,8 @@ pub(crate) struct Layout {
     pub(crate) quarantine: Dir,
     /// `.layerstore/`.
     pub(crate) private: Dir,
+    /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
+    hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -130,6 +132,7 @@ impl Layout {
             parts: part(&private, "parts")?,
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
+            hosts: OnceLock::new(),
             algorithms: Default::default(),
             root,
             private,
@@ -162,6 +165,18 @@ impl Layout {
                 let dir = self.blobs.make_dir(algorithm.name())?;
                 self.blobs.sync()?;
                 Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
+            }
+        }
+    }
+
+    /// The directory of what is agreed on about hosts.
+    pub(crate) fn hosts(&self) -> Result<&Dir> {
+        match self.hosts.get() {
+            Some(dir) => Ok(dir),
+            None => {
+                let dir = self.private.make_dir("hosts")?;
+                access::check(&dir, &self.root)?;
+                Ok(self.hosts.get_or_init(|| dir))
             }
         }
     }

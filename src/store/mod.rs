@@ -10,6 +10,7 @@
 //!     locks/{gc,turn,gate,index}
 //!     leases/ID             what is pinned, by live processes or until a time
 //!     parts/ALGORITHM-HEX.{part,lock}
+//!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
 //!
@@ -26,6 +27,7 @@ pub(crate) mod collector;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
+pub(crate) mod hosts;
 mod index_file;
 mod ingest;
 mod layout;
@@ -48,11 +50,13 @@ pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use hosts::{Hosts, Queued, Slot};
 pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
+pub use part_state::Version;
 pub use usage::{Amount, ImageUsage, Usage};
 
 use access::Sharing;
@@ -223,6 +227,15 @@ impl BlobStore {
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn private_part(&self, pinned: &Pinned) -> Result<Part> {
         Part::private(&self.layout, pinned)
+    }
+
+    /// What processes agree on about the hosts that they fetch from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Unsafe`].
+    pub fn hosts(&self) -> Result<Hosts> {
+        Hosts::new(&self.layout)
     }
 
     /// Opens a blob. It stays readable even if it is collected.

@@ -6,6 +6,7 @@ mod support;
 
 mod artifacts;
 mod cancelled;
+mod connections;
 mod data;
 mod faults;
 mod foreign;
@@ -16,6 +17,7 @@ mod policy;
 mod referrers;
 mod resume;
 mod together;
+mod versions;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -150,7 +150,7 @@ class Files(Case):
             "x", "blobs/x", "blobs/sha256/x", "blobs/sha256/" + "A" * 64, ".layerstore/x",
             ".layerstore/locks/x", ".layerstore/leases/x", ".layerstore/parts/x",
             ".layerstore/locks/.new-x", f".layerstore/parts/sha256-{'0' * 63}.part",
-            ".layerstore/quarantine/x",
+            ".layerstore/quarantine/x", ".layerstore/hosts/x",
         ):  # fmt: skip
             with open(self.at(path), "wb"):
                 pass

@@ -2,7 +2,7 @@ use super::{CheckReport, DamageKind, Finding, Findings, blob_path, kind_of};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
-use crate::store::{leases, part_names};
+use crate::store::{hosts, leases, part_names};
 use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -12,7 +12,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) =
-    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine"]);
+    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine", "hosts"]);
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
 pub(super) fn look(
@@ -27,6 +27,7 @@ pub(super) fn look(
     look.locks()?;
     look.leases()?;
     look.parts()?;
+    look.hosts()?;
     look.blobs()?;
     for name in layout.quarantine.names()? {
         name?;
@@ -135,6 +136,24 @@ impl Look<'_> {
             } else if let Some(meta) = self.layout.parts.meta(&name)? {
                 self.report.parts += u64::from(name.ends_with(".part"));
                 self.file(&format!(".layerstore/parts/{name}"), &meta);
+            }
+        }
+        Ok(())
+    }
+
+    fn hosts(&mut self) -> Result<()> {
+        // The first stores have no such folder until somebody pulls.
+        let Some(dir) = self.layout.private.open_dir("hosts").ok().flatten() else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            match dir.meta(&name)? {
+                Some(meta) if hosts::is_name(&name) => {
+                    self.file(&format!(".layerstore/hosts/{name}"), &meta);
+                }
+                Some(_) => self.unknown(".layerstore/hosts/", &name),
+                None => {}
             }
         }
         Ok(())
