@@ -40,6 +40,25 @@ fn an_interrupted_init_is_no_store_and_is_completed() {
 }
 
 #[test]
+fn a_store_that_lost_its_refs_is_not_given_an_empty_list() {
+    let (_dir, store) = store();
+    let image = add_image(&store, "a:1", &[b"layer"]);
+    for lost in ["index.json", ".layerstore/parts"] {
+        let path = store.root().join(lost);
+        match path.is_dir() {
+            true => std::fs::remove_dir(&path).unwrap(),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+    let again = BlobStore::init(store.root()).unwrap();
+    assert_eq!(again.refs().unwrap_err().kind(), ErrorKind::Damage);
+    let mut now = layerstore::gc::GcOptions::default();
+    now.grace = std::time::Duration::ZERO;
+    assert!(layerstore::gc::collect(&again, &now).is_err());
+    assert!(again.open_blob(&image.layers[0]).is_ok());
+}
+
+#[test]
 fn eight_threads_make_one_store() {
     for _ in 0..10 {
         let dir = tempfile::tempdir().unwrap();

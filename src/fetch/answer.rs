@@ -43,6 +43,9 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(url: Url, response: Response, permit: Option<Permit>) -> Result<Answer> {
+        if response.content_length() == Some(0) {
+            permit.iter().for_each(Permit::is_idle);
+        }
         let answer = Answer { url, response, permit, secrets: Vec::new() };
         let size = |(name, value): (&HeaderName, &reqwest::header::HeaderValue)| {
             name.as_str().len() + value.len()
@@ -98,7 +101,10 @@ impl Answer {
         loop {
             let chunk = self.response.chunk().await.map_err(|error| broken(&url, error))?;
             match chunk {
-                None => return Ok(body.freeze()),
+                None => {
+                    self.permit.iter().for_each(Permit::is_idle);
+                    return Ok(body.freeze());
+                }
                 Some(chunk) if (body.len() + chunk.len()) as u64 > limit => {
                     return Err(Error::TooLarge { what: format!("the answer of {url}"), limit });
                 }

@@ -122,6 +122,8 @@ fn counted(
     permit: Option<Arc<Permit>>,
 ) -> BoxStream<'static, Result<Bytes>> {
     let url = shown(&answer.url);
+    // Of a body whose length is not announced, the end is another thing to be read.
+    let framed = answer.response.content_length().is_some();
     let body = answer.response.bytes_stream().boxed();
     // In this order they go: first the connection, then the leave to have it.
     type State = (BoxStream<'static, reqwest::Result<Bytes>>, Option<Arc<Permit>>, u64);
@@ -129,7 +131,10 @@ fn counted(
         let (url, end) = (url.clone(), range.end);
         async move {
             match body.next().await {
-                None if at == end => Ok(None),
+                None if at == end => {
+                    permit.iter().for_each(|permit| permit.is_idle());
+                    Ok(None)
+                }
                 None => Err(cut(url, at, end)),
                 Some(Err(error)) => Err(broken(&url, error)),
                 Some(Ok(chunk)) if chunk.len() as u64 > end - at => {
@@ -138,6 +143,8 @@ fn counted(
                 }
                 Some(Ok(chunk)) => {
                     let at = at + chunk.len() as u64;
+                    // No more is read than was announced: what comes after it is another answer.
+                    permit.iter().filter(|_| at == end && framed).for_each(|it| it.is_idle());
                     Ok(Some((chunk, (body, permit, at))))
                 }
             }

@@ -50,6 +50,7 @@ mod token;
 mod traffic;
 mod transfer;
 mod transport;
+mod way;
 mod work;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use super::origin::Origin;
 use super::progress::{Event, Observer};
 use super::task::blocking;
+use super::way::Way;
 use crate::error::{Error, RegistryMessage, Result};
 use crate::store::{Hosts, Queued, Slot};
+
+use reqwest::Client;
 
 /// How often it is looked whether a connection has become free.
 const POLL: Duration = Duration::from_millis(25);
@@ -24,6 +27,10 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// waits so long.
 const CLOSING: Duration = Duration::from_millis(10);
 const LINGER: Duration = Duration::from_millis(50);
+/// How long it takes until a connection whose answer has been read can be found to serve again.
+const READY: Duration = Duration::from_millis(1);
+/// How long a connection that serves nobody is kept for the next request, if nobody else waits for one.
+const IDLE: Duration = Duration::from_secs(10);
 /// How often those who have a connection look whether somebody waits, and how long one that gave a
 /// connection up keeps the others.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,6 +54,15 @@ struct Inner {
     ceiling: Duration,
     observer: Observer,
     held: Mutex<HashMap<String, Held>>,
+    pool: Mutex<Pool>,
+}
+
+/// The clients whose connections these are: each keeps those that serve nobody, of which there are no
+/// more than slots that are kept for them. To close them, the clients are dropped.
+#[derive(Default)]
+struct Pool {
+    generation: u64,
+    clients: Vec<(Way, Client)>,
 }
 
 /// What this pull holds of one host.
@@ -56,17 +72,16 @@ struct Held {
     large: usize,
     /// When one of them was last broken off for somebody who waits.
     yielded: Option<Instant>,
-    /// Slots whose connection is being closed.
-    closing: Vec<Closing>,
+    /// Slots whose connection serves nobody, or is being closed.
+    kept: Vec<Kept>,
 }
 
-/// A slot that is kept until its socket is closed.
-struct Closing {
+/// A slot that is kept until its connection is used again, or its socket is closed.
+struct Kept {
     slot: Slot,
-    until: Instant,
-    /// When its socket is closed.
+    /// When it can serve the next request of the same pull: its connection is idle, or closed.
     ready: Instant,
-    /// Whether it can serve the next request of the same pull: not if it was given up for others.
+    /// Whether it may: not if it was given up for others.
     ours: bool,
 }
 
@@ -81,13 +96,15 @@ pub(super) struct Permit {
     looked: Mutex<Instant>,
     /// Whether it was given up for somebody who waits.
     yielded: AtomicBool,
+    /// The generation of the pool that has the connection, once its answer has been read to the end.
+    idle: Mutex<Option<u64>>,
 }
 
 /// What came of looking for a connection.
 enum Found {
     Slot(Slot),
-    /// One will be closed in a moment.
-    Soon,
+    /// One of this pull's own will be idle, or closed, in so long.
+    Soon(Duration),
     None(Option<Queued>),
     Closed(Duration),
 }
@@ -102,7 +119,23 @@ impl Traffic {
         observer: Observer,
     ) -> Traffic {
         let limit = limit.max(1);
-        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held: Mutex::default() }))
+        let (held, pool) = (Mutex::default(), Mutex::default());
+        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held, pool }))
+    }
+
+    /// The client for one way to connect.
+    pub(super) fn client(
+        &self,
+        way: Way,
+        make: impl FnOnce(&Way) -> Result<Client>,
+    ) -> Result<Client> {
+        let mut pool = self.0.pool();
+        if let Some((_, client)) = pool.clients.iter().find(|(known, _)| *known == way) {
+            return Ok(client.clone());
+        }
+        let client = make(&way)?;
+        pool.clients.push((way, client.clone()));
+        Ok(client)
     }
 
     /// Waits for one of a host's connections. One who is not patient is told at once that a host
@@ -115,7 +148,7 @@ impl Traffic {
             let heed = begun.elapsed() < LIMIT;
             match self.look(&host, large, heed, queued.take()).await? {
                 Found::Slot(slot) => return Ok(self.permit(host, slot, large)),
-                Found::Soon => tokio::time::sleep(CLOSING).await,
+                Found::Soon(time) => tokio::time::sleep(time).await,
                 Found::Closed(left) if patient => {
                     let delay = left + spread(left);
                     self.0.observer.tell(Event::Paused { host: host.clone(), delay });
@@ -170,8 +203,8 @@ impl Traffic {
         }
         let (traffic, now) = (self.clone(), Instant::now());
         let slot = Some(slot);
-        let (looked, yielded) = (Mutex::new(now), AtomicBool::new(false));
-        Permit { traffic, host, slot, large, since: now, looked, yielded }
+        let (looked, yielded, idle) = (Mutex::new(now), AtomicBool::new(false), Mutex::default());
+        Permit { traffic, host, slot, large, since: now, looked, yielded, idle }
     }
 
     fn gave_up(&self, host: &str, waited: Duration) -> Error {
@@ -191,13 +224,24 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free connection, or one that this pull has just given up, if there is one.
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that this pull has already, or a free one, if there is one.
     ///
     /// The last is kept for what is small, and for what is given up as soon as somebody waits: so
     /// manifests and tokens never wait for the end of a large blob.
     fn slot(&self, host: &str, large: bool) -> Result<Option<Found>> {
         let of_host = |held: &HashMap<String, Held>| held.get(host).map_or(0, |held| held.large);
         let alone = large && of_host(&self.held()) == 0 && self.limit > 1;
+        let fits = |it: &Kept| it.ours && (!alone || it.slot.number() + 1 < self.limit);
+        if let Some(held) = self.held().get_mut(host) {
+            let now = Instant::now();
+            if let Some(at) = held.kept.iter().position(|it| fits(it) && it.ready <= now) {
+                return Ok(Some(Found::Slot(held.kept.swap_remove(at).slot)));
+            }
+        }
         let slot = match (large, alone) {
             (true, true) => self.hosts.slot(host, 0..self.limit - 1),
             (true, false) => self.hosts.slot(host, 0..self.limit),
@@ -206,28 +250,40 @@ impl Inner {
         if let Some(slot) = slot? {
             return Ok(Some(Found::Slot(slot)));
         }
-        let mut held = self.held();
-        let Some(held) = held.get_mut(host) else {
-            return Ok(None);
-        };
-        let fits = |it: &Closing| it.ours && (!alone || it.slot.number() + 1 < self.limit);
-        let now = Instant::now();
-        if let Some(at) = held.closing.iter().position(|it| fits(it) && it.ready <= now) {
-            return Ok(Some(Found::Slot(held.closing.swap_remove(at).slot)));
-        }
-        Ok(held.closing.iter().any(fits).then_some(Found::Soon))
+        let held = self.held();
+        let kept = held.get(host).into_iter().flat_map(|held| &held.kept);
+        let ready = kept.filter(|it| fits(it)).map(|it| it.ready).min();
+        Ok(ready
+            .map(|ready| Found::Soon(ready.saturating_duration_since(Instant::now()).max(READY))))
+    }
+
+    /// Closes the connections that serve nobody.
+    fn close_idle(&self) {
+        let mut pool = self.pool();
+        pool.generation += 1;
+        pool.clients.clear();
     }
 }
 
 impl Permit {
+    /// Its answer is read to the end, or has nothing to read: the connection serves again.
+    pub(super) fn is_idle(&self) {
+        let generation = self.traffic.0.pool().generation;
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+    }
+
     /// Whether there is a further connection to the same host. If so, it is kept for a moment.
     pub(super) fn has_company(&self) -> Result<bool> {
-        let slot = self.traffic.0.hosts.slot(&self.host, 0..self.traffic.0.limit)?;
+        let inner = &self.traffic.0;
+        let ours = |held: &Held| held.kept.iter().any(|it| it.ours);
+        if inner.held().get(&self.host).is_some_and(ours) {
+            return Ok(true);
+        }
+        let slot = inner.hosts.slot(&self.host, 0..inner.limit)?;
         let found = slot.is_some();
         if let Some(slot) = slot {
-            let now = Instant::now();
-            let closing = Closing { slot, ready: now, until: now + LOOK, ours: true };
-            self.traffic.keep(&self.host, closing);
+            let kept = Kept { slot, ready: Instant::now(), ours: true };
+            self.traffic.keep(&self.host, kept, LOOK);
         }
         Ok(found)
     }
@@ -278,33 +334,75 @@ impl Drop for Permit {
         {
             held.large = held.large.saturating_sub(1);
         }
-        if let Some(slot) = self.slot.take() {
-            let ours = !self.yielded.load(Ordering::Relaxed);
-            let now = Instant::now();
-            let (ready, until) = (now + CLOSING, now + LINGER);
-            self.traffic.keep(&self.host, Closing { slot, ready, until, ours });
+        let Some(slot) = self.slot.take() else {
+            return;
+        };
+        let ours = !self.yielded.load(Ordering::Relaxed);
+        let generation = self.traffic.0.pool().generation;
+        let idle = *self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match ours && idle == Some(generation) {
+            true => {
+                let ready = now + READY;
+                self.traffic.keep(&self.host, Kept { slot, ready, ours }, IDLE);
+            }
+            false => {
+                let ready = now + CLOSING;
+                self.traffic.keep(&self.host, Kept { slot, ready, ours }, LINGER);
+            }
         }
     }
 }
 
 impl Traffic {
-    /// Keeps a slot for a moment: until its socket is closed, which a task of the runtime does now, or
-    /// until it is used again.
-    fn keep(&self, host: &str, closing: Closing) {
+    /// Keeps a slot until it is used again, or for a time, at the end of which its socket is closed;
+    /// no longer than somebody waits for it.
+    fn keep(&self, host: &str, kept: Kept, time: Duration) {
         // Without a runtime there is no connection either.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let until = closing.until;
-        self.0.held().entry(host.to_owned()).or_default().closing.push(closing);
-        let (inner, host) = (Arc::clone(&self.0), host.to_owned());
+        let number = kept.slot.number();
+        self.0.held().entry(host.to_owned()).or_default().kept.push(kept);
+        let (inner, host, until) =
+            (Arc::downgrade(&self.0), host.to_owned(), Instant::now() + time);
         runtime.spawn(async move {
-            tokio::time::sleep_until(until.into()).await;
-            if let Some(held) = inner.held().get_mut(&host) {
-                let now = Instant::now();
-                held.closing.retain(|it| it.until > now);
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                tokio::time::sleep(left.min(LOOK)).await;
+                // Where it cannot be seen that somebody waits, nobody is given way to.
+                let Some(inner) = inner.upgrade() else { return };
+                let over = Instant::now() >= until;
+                if over || inner.hosts.is_queued(&host).unwrap_or(false) {
+                    break inner.let_go(&host, number, time > LINGER).await;
+                }
+                let is_it = |it: &Kept| it.slot.number() == number;
+                if !inner.held().get(&host).is_some_and(|held| held.kept.iter().any(is_it)) {
+                    return;
+                }
             }
         });
+    }
+}
+
+impl Inner {
+    /// Makes a slot anybody's, after its connection was closed if it has one.
+    async fn let_go(&self, host: &str, number: usize, connected: bool) {
+        let is_it = |it: &Kept| it.slot.number() == number;
+        {
+            let mut held = self.held();
+            let kept =
+                held.get_mut(host).and_then(|held| held.kept.iter_mut().find(|it| is_it(it)));
+            let Some(kept) = kept else { return };
+            kept.ours = false;
+        }
+        if connected {
+            self.close_idle();
+            tokio::time::sleep(LINGER).await;
+        }
+        if let Some(held) = self.held().get_mut(host) {
+            held.kept.retain(|it| !is_it(it));
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
 use super::settings::{Endpoint, Tls};
+use super::traffic::Permit;
+use super::way::Way;
 use super::{Proxies, RegistrySettings, Secret, Traffic};
 use crate::error::{Error, Result};
 
@@ -83,17 +85,6 @@ pub(super) struct Connections {
     clients: Mutex<Vec<(Way, Client)>>,
 }
 
-/// What connections share that one client makes.
-#[derive(Clone, PartialEq, Eq)]
-struct Way {
-    /// How TLS is spoken; nothing for connections without it.
-    tls: Option<Arc<Tls>>,
-    reach: Reach,
-    /// Whether a connection is kept for the next request. One that counts among those of all
-    /// processes is not: it would be nobody's to use, and count.
-    kept: bool,
-}
-
 impl Connections {
     pub(super) fn new(
         settings: Settings,
@@ -102,7 +93,7 @@ impl Connections {
     ) -> Result<Connections> {
         let connections = Connections { settings, registries, lookup, clients: Mutex::default() };
         // Made at once to find settings that are unusable.
-        connections.client(Way { tls: None, reach: Reach::Any, kept: true })?;
+        connections.client(Way { tls: None, reach: Reach::Any })?;
         Ok(connections)
     }
 
@@ -112,6 +103,12 @@ impl Connections {
         if let Some((_, client)) = clients.iter().find(|(known, _)| *known == way) {
             return Ok(client.clone());
         }
+        let client = self.make(&way)?;
+        clients.push((way, client.clone()));
+        Ok(client)
+    }
+
+    fn make(&self, way: &Way) -> Result<Client> {
         let Settings { user_agent, connect_timeout, read_timeout, proxies } = self.settings.clone();
         let guard = Guard { lookup: Arc::clone(&self.lookup), reach: way.reach };
         let builder = Client::builder()
@@ -119,7 +116,6 @@ impl Connections {
             .connect_timeout(connect_timeout)
             .read_timeout(read_timeout)
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(if way.kept { usize::MAX } else { 0 })
             .http1_only()
             .retry(reqwest::retry::never())
             .redirect(redirect::Policy::none())
@@ -132,14 +128,12 @@ impl Connections {
             Some(tls) => tls.apply(builder)?,
             None => builder.tls_certs_only([]),
         };
-        let client = builder.build().map_err(|error| Error::Network {
+        builder.build().map_err(|error| Error::Network {
             action: "set up",
             url: "the HTTP client".to_owned(),
             // The settings of the program, or the certificates of the system: not transient.
             source: io::Error::new(io::ErrorKind::InvalidData, error).into(),
-        })?;
-        clients.push((way, client.clone()));
-        Ok(client)
+        })
     }
 }
 
@@ -179,6 +173,7 @@ impl Transport {
         errand: &Errand,
         authorization: Option<&Authorization>,
     ) -> Result<Answer> {
+        let permit = self.enter(url, errand).await?;
         let mut request = self.request(method, url, &errand.headers).await?;
         for (_, etag) in
             errand.if_range.iter().filter(|(of, _)| Origin::of(url).as_ref() == Some(of))
@@ -193,7 +188,7 @@ impl Transport {
             None => request,
         };
         let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
-        Ok(self.dispatch(request, method, url, errand).await?.keeping(secrets))
+        Ok(dispatch(request, method, url, permit).await?.keeping(secrets))
     }
 
     /// Sends a form with a secret in it, and returns the answer, whatever it is.
@@ -204,31 +199,24 @@ impl Transport {
         secret: &Secret,
         errand: &Errand,
     ) -> Result<Answer> {
+        let permit = self.enter(url, errand).await?;
         let request = self
             .request(&Method::POST, url, &errand.headers)
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        let answer = self.dispatch(request, &Method::POST, url, errand).await?;
+        let answer = dispatch(request, &Method::POST, url, permit).await?;
         Ok(answer.keeping(vec![secret.clone()]))
     }
 
-    async fn dispatch(
-        &self,
-        request: RequestBuilder,
-        method: &Method,
-        url: &Url,
-        errand: &Errand,
-    ) -> Result<Answer> {
-        let permit = match (&self.traffic, Origin::of(url)) {
+    /// Waits for leave to have a connection, where that is to be had.
+    async fn enter(&self, url: &Url, errand: &Errand) -> Result<Option<Permit>> {
+        match (&self.traffic, Origin::of(url)) {
             (Some(traffic), Some(to)) => {
-                Some(traffic.enter(&to, errand.large, self.patient).await?)
+                traffic.enter(&to, errand.large, self.patient).await.map(Some)
             }
-            _ => None,
-        };
-        let response = request.send().await.map_err(|error| failed(url, error))?;
-        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-        Answer::new(url.clone(), response, permit)
+            _ => Ok(None),
+        }
     }
 
     async fn request(
@@ -285,7 +273,11 @@ impl Transport {
         let proxied = self.connections.settings.proxies.of(url).is_some();
         let reach = if proxied { Reach::Any } else { reach };
         let tls = (url.scheme() == "https").then_some(tls);
-        self.connections.client(Way { tls, reach, kept: self.traffic.is_none() })
+        let (way, connections) = (Way { tls, reach }, &self.connections);
+        match &self.traffic {
+            Some(traffic) => traffic.client(way, |way| connections.make(way)),
+            None => connections.client(way),
+        }
     }
 
     /// How TLS is spoken with a server that this one sent us to.
@@ -311,6 +303,17 @@ impl Transport {
         };
         if private { Reach::Any } else { Reach::Public }
     }
+}
+
+async fn dispatch(
+    request: RequestBuilder,
+    method: &Method,
+    url: &Url,
+    permit: Option<Permit>,
+) -> Result<Answer> {
+    let response = request.send().await.map_err(|error| failed(url, error))?;
+    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+    Answer::new(url.clone(), response, permit)
 }
 
 /// The host of an address as the names of images have it.

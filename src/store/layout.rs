@@ -57,6 +57,9 @@ impl Layout {
     ///
     /// The file `version` comes last: without it there is no store.
     pub(crate) fn init(path: &Path, sharing: Sharing) -> Result<Layout> {
+        if let Some(layout) = Layout::made(path, sharing)? {
+            return Ok(layout);
+        }
         let root = access::make_root(path, sharing)?;
         let is_new = || -> Result<bool> {
             Ok(root.open_dir(".layerstore")?.is_none() && root.meta("oci-layout")?.is_none())
@@ -84,7 +87,10 @@ impl Layout {
         let blobs = root.make_dir("blobs")?;
         blobs.make_dir(Algorithm::Sha256.name())?;
         blobs.sync()?;
-        create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
+        // A store that has lost its refs must not look like one that has none: they keep the blobs.
+        if private.meta("version")?.is_none() {
+            create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
+        }
         let oci_layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
         create(&root, "oci-layout", oci_layout.as_bytes())?;
         private.sync()?;
@@ -95,6 +101,22 @@ impl Layout {
         let layout = Layout::open(path, sharing)?;
         layout.fill_reserve();
         Ok(layout)
+    }
+
+    /// The store, if it is there and nothing is missing. Whoever made it may not have come to the
+    /// last sync yet.
+    fn made(path: &Path, sharing: Sharing) -> Result<Option<Layout>> {
+        let layout = match Layout::open(path, sharing) {
+            Err(Error::NoStore { .. } | Error::Damaged { .. }) => return Ok(None),
+            opened => opened?,
+        };
+        for name in LOCKS {
+            if layout.locks.meta(name)?.is_none() {
+                return Ok(None);
+            }
+        }
+        layout.private.sync()?;
+        Ok(Some(layout))
     }
 
     /// Opens a store that was made.

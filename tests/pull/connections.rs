@@ -90,6 +90,59 @@ fn without_that_each_has_its_own() {
     assert!(!world.names_in(".layerstore").contains(&"hosts".to_owned()));
 }
 
+#[test]
+fn a_connection_serves_one_request_after_the_other() {
+    let world = World::new();
+    let image = images::synthetic(&(1..=40).map(|n| 1000 * n).collect::<Vec<_>>());
+    world.registry.push("demo", "1", &image);
+    world.pull("demo:1").unwrap();
+    let requests = world.registry.requests();
+    let connections: std::collections::BTreeSet<_> =
+        requests.iter().map(|request| request.connection).collect();
+    assert!(
+        requests.len() > 40 && connections.len() <= 8,
+        "{} of {}",
+        connections.len(),
+        requests.len()
+    );
+}
+
+#[test]
+fn connections_that_serve_nobody_are_given_to_who_waits() {
+    let world = World::new();
+    let image = images::synthetic(&[1000, 2000, 3000, 4000, 5000, 6000]);
+    world.registry.push("demo", "1", &image);
+    let (registry, limit) = (&world.registry, 2);
+    let held = registry.fault(Fault::on("GET", &image.layers[5].digest).then(Action::Hold(100)));
+    let (first, reference) = (world.puller().connections(limit), world.reference("demo:1"));
+    let other = images::synthetic(&[7000, 8000]);
+    registry.push("other", "1", &other);
+    run(async {
+        let mut first = Box::pin(first.pull(&reference));
+        let waits = async {
+            while registry.held() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            result = &mut first => panic!("it ended: {result:?}"),
+            () = waits => {}
+        }
+        // The first has both connections now, and uses one.
+        let second = world.puller().connections(limit);
+        let name = world.reference("other:1");
+        tokio::select! {
+            result = &mut first => panic!("it ended: {result:?}"),
+            pulled = second.pull(&name) => { pulled.unwrap(); }
+        }
+        held.remove();
+        registry.release();
+        first.await.unwrap();
+    });
+    world.assert_has("other:1", &other);
+    world.assert_has("demo:1", &image);
+}
+
 /// A pull that has every connection of the host, and goes on for long. What `then` returns once it
 /// has them.
 fn beside_a_large_blob<T>(
