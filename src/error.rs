@@ -230,6 +230,19 @@ pub enum Error {
         actual: Box<Digest>,
     },
 
+    /// A stored blob is no longer what was stored: the disk, or something that wrote to it, has
+    /// changed it. Its digest was asked before this was said.
+    #[error(
+        "the stored blob {digest} is damaged at byte {offset}, or in the 16 KiB from there on; \
+         remove the file, and pull the image again"
+    )]
+    CorruptBlob {
+        /// The blob.
+        digest: Digest,
+        /// Where the first group that is wrong begins, among those that were asked for.
+        offset: u64,
+    },
+
     /// A blob is not as long as its descriptor says.
     #[error("{origin} has the wrong length: its descriptor says {expected} bytes, got {actual}{}", if *more { " or more" } else { "" })]
     SizeMismatch {
@@ -415,7 +428,12 @@ pub(crate) trait IoContext<T> {
 impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
     fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
         self.map_err(|error| {
-            let (source, path) = (error.into(), path.as_ref().to_path_buf());
+            // One of ours, on its way through a trait of the standard library.
+            let source = match error.into().downcast::<Error>() {
+                Ok(own) => return own,
+                Err(source) => source,
+            };
+            let path = path.as_ref().to_path_buf();
             match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Error::NoSpace { action, path, needed: None, available: None }

@@ -8,6 +8,7 @@
 
 mod live;
 mod mark;
+mod orphans;
 mod parts;
 mod referrers;
 mod sweep;
@@ -144,6 +145,7 @@ impl Cycle<'_> {
         self.mark_new_pins()?;
         referrers::find(self.store, &mut self.marker)?;
         self.sweep()?;
+        self.remove_orphans()?;
         self.expire_parts()
     }
 

@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use super::layout::Layout;
 use super::lease::{Lease, Pinned};
+use super::outboard::BlobHasher;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Digest};
 use crate::sys::{Aside, Dir};
 
 /// The mode of a blob: nobody writes to it.
@@ -19,7 +20,7 @@ pub struct Ingest {
     layout: Arc<Layout>,
     lease: Lease,
     aside: Aside,
-    hasher: Hasher,
+    hasher: BlobHasher,
     written: u64,
     limit: u64,
 }
@@ -34,9 +35,9 @@ impl Ingest {
         let dir = layout.make_algorithm(algorithm)?;
         Ok(Ingest {
             aside: Aside::new(dir)?,
+            hasher: BlobHasher::new(algorithm, &layout.outboards),
             layout: layout.clone(),
             lease: lease.clone(),
-            hasher: algorithm.hasher(),
             written: 0,
             limit,
         })
@@ -53,7 +54,7 @@ impl Ingest {
     ///
     /// [`Error::NotDurable`] if a sync failed, [`Error::NoSpace`], [`Error::Io`].
     pub fn commit(self) -> Result<Pinned> {
-        let digest = self.hasher.finish();
+        let digest = self.hasher.digest();
         let pinned = self.lease.pin_one(digest, self.written)?;
         let dir = self.layout.make_algorithm(digest.algorithm())?;
         match pinned.is_present() {
@@ -63,6 +64,7 @@ impl Ingest {
         }
         // Also where the blob was there: another process may have named it and not synced yet.
         dir.sync()?;
+        self.hasher.keep(&digest);
         Ok(pinned)
     }
 
@@ -72,7 +74,7 @@ impl Ingest {
     ///
     /// [`Error::DigestMismatch`], and as of [`commit`](Ingest::commit).
     pub fn commit_as(self, expected: &Digest, origin: &str) -> Result<Pinned> {
-        let actual = self.hasher.clone().finish();
+        let actual = self.hasher.digest();
         if actual != *expected {
             let origin = origin.to_owned();
             let actual = Box::new(actual);

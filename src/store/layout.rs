@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::outboard::Outboards;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -39,6 +40,8 @@ pub(crate) struct Layout {
     pub(crate) quarantine: Dir,
     /// `.layerstore/`.
     pub(crate) private: Dir,
+    /// `.layerstore/outboard/`.
+    pub(crate) outboards: Outboards,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -125,6 +128,7 @@ impl Layout {
             parts: part(&private, "parts")?,
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
+            outboards: Outboards::new(&private),
             algorithms: Default::default(),
             root,
             private,
@@ -200,7 +204,7 @@ impl Layout {
     }
 }
 
-fn check_owner(dir: &Dir) -> Result<()> {
+pub(super) fn check_owner(dir: &Dir) -> Result<()> {
     let (meta, user) = (dir.meta_of_self()?, sys::current_user());
     let unsafe_because = |reason| Err(Error::Unsafe { path: dir.path().to_path_buf(), reason });
     if meta.owner != user {

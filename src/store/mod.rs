@@ -10,6 +10,7 @@
 //!     locks/{gc,turn,gate,index}
 //!     leases/ID             what is pinned, by live processes or until a time
 //!     parts/ALGORITHM-HEX.{part,lock}
+//!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     trash/ quarantine/ reserve
 //! ```
 //!
@@ -25,6 +26,7 @@ pub(crate) mod collector;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
+mod groups;
 mod index_file;
 mod ingest;
 mod layout;
@@ -32,12 +34,14 @@ mod lease;
 mod lease_record;
 pub(crate) mod leases;
 mod line;
+pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
 mod ranges;
 pub(crate) mod refs;
 mod usage;
+mod verified;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -108,6 +112,14 @@ impl BlobStore {
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {
         &self.layout
+    }
+
+    /// Whether the hashes of blobs' groups are computed as blobs come, kept, and compared when blobs
+    /// are read; for this value and its clones. They are unless this says otherwise: without them
+    /// a put takes less processor time, and nothing notices what a disk did to a blob until the
+    /// next check.
+    pub fn set_group_hashes(&self, on: bool) {
+        self.layout.outboards.set_on(on);
     }
 
     /// The root directory, as it was opened.

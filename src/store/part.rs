@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::ingest::{BLOB_MODE, place_aside};
 use super::layout::Layout;
 use super::lease::Pinned;
+use super::outboard::BlobHasher;
 use super::part_names::PartNames;
 use super::part_state::{self, PartState};
 use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Hasher;
 use crate::sys::{self, Aside, Filesystem, Lock};
 
 /// Write-back of a part is started in pieces of this size, so that the sync at its end is short.
@@ -33,7 +33,7 @@ pub struct Part {
     pinned: Pinned,
     storage: Storage,
     /// Boxed for its size.
-    hasher: Box<Hasher>,
+    hasher: Box<BlobHasher>,
     /// Which bytes are there.
     ranges: Ranges,
     /// Up to where they are hashed.
@@ -120,7 +120,7 @@ impl Part {
             pinned: pinned.clone(),
             storage,
             state: None,
-            hasher: Box::new(pinned.digest().algorithm().hasher()),
+            hasher: Box::new(BlobHasher::new(pinned.digest().algorithm(), &layout.outboards)),
             ranges: Ranges::default(),
             hashed: 0,
             unnoted: 0,
@@ -282,7 +282,7 @@ impl Part {
         }
         self.state = None;
         self.ranges = Ranges::default();
-        *self.hasher = self.pinned.digest().algorithm().hasher();
+        *self.hasher = BlobHasher::new(self.pinned.digest().algorithm(), &self.layout.outboards);
         (self.hashed, self.unnoted, self.written_back, self.reserved) = (0, 0, 0, 0);
         Ok(())
     }
@@ -309,7 +309,7 @@ impl Part {
             let (expected, actual) = (size, self.len());
             return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
         }
-        let actual = self.hasher.clone().finish();
+        let actual = self.hasher.digest();
         if actual != expected {
             self.discard()?;
             let actual = Box::new(actual);
@@ -318,7 +318,7 @@ impl Part {
         let dir = self.layout.make_algorithm(expected.algorithm())?.clone();
         let path = self.path();
         match self.storage {
-            Storage::Private(aside) => place_aside(aside, &dir, &expected, size),
+            Storage::Private(aside) => place_aside(aside, &dir, &expected, size)?,
             Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
                 sys::set_mode(&file, BLOB_MODE, &path)?;
@@ -336,9 +336,11 @@ impl Part {
                         _ => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
-                names.unlink(&self.layout)
+                names.unlink(&self.layout)?;
             }
         }
+        self.hasher.keep(&expected);
+        Ok(())
     }
 
     /// Something that can say, while a thread has the part, that its holder is alive. There is none

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use layerstore::BlobStore;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Switch};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::root;
@@ -30,7 +30,8 @@ type Outcome = Result<Exit, Failure>;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
-    let place = Place(cli.global.root);
+    let group_hashes = cli.global.group_hashes == Switch::On;
+    let place = Place { root: cli.global.root, group_hashes };
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
@@ -52,21 +53,30 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     }
 }
 
-/// Where the store is: what was said, else the default.
-struct Place(Option<PathBuf>);
+/// Where the store is, and how it is opened.
+struct Place {
+    /// What was said.
+    root: Option<PathBuf>,
+    group_hashes: bool,
+}
 
 impl Place {
     fn root(&self) -> Result<PathBuf, Failure> {
-        self.0.clone().map_or_else(root::default, Ok)
+        self.root.clone().map_or_else(root::default, Ok)
     }
 
     /// The store, which must be there.
     fn open(&self) -> Result<BlobStore, Failure> {
-        Ok(BlobStore::open(self.root()?)?)
+        self.opened(BlobStore::open(self.root()?)?)
     }
 
     /// The store, which is made if there is nothing.
     fn open_or_init(&self) -> Result<BlobStore, Failure> {
-        Ok(BlobStore::init(self.root()?)?)
+        self.opened(BlobStore::init(self.root()?)?)
+    }
+
+    fn opened(&self, store: BlobStore) -> Result<BlobStore, Failure> {
+        store.set_group_hashes(self.group_hashes);
+        Ok(store)
     }
 }
