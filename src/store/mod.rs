@@ -325,7 +325,8 @@ impl BlobStore {
         closure::closure(&self.layout, root)
     }
 
-    /// Looks for damage, beside whatever else goes on in the store. Nothing is changed.
+    /// Looks for damage, beside whatever else goes on in the store. Nothing is changed but what is
+    /// derived: blobs that have no hashes of their groups get them.
     ///
     /// `progress` is called now and then on this thread while the bytes of blobs are read.
     ///

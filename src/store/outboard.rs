@@ -17,6 +17,7 @@
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use super::groups::{self, GROUP, Groups, RECORD, Record, Tree};
 use super::layout::check_owner;
@@ -74,6 +75,26 @@ impl Outboards {
         check_owner(&outboard)?;
         check_owner(&dir)?;
         Ok(Some(cell.get_or_init(|| dir).clone()))
+    }
+
+    /// When a blob was last hashed whole and found good: the time of its file.
+    pub(crate) fn checked(&self, digest: &Digest) -> Result<Option<SystemTime>> {
+        match self.dir(digest.algorithm())? {
+            Some(dir) => Ok(dir.meta(&digest.hex())?.map(|meta| meta.modified)),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes that a blob was compared with its hashes, all of it. That this fails costs no more than
+    /// that it is compared again.
+    pub(crate) fn set_checked(&self, digest: &Digest) {
+        let touched = self.dir(digest.algorithm()).and_then(|dir| match dir {
+            Some(dir) => dir.touch(&digest.hex()),
+            None => Ok(()),
+        });
+        if let Err(error) = touched {
+            tracing::debug!(%digest, %error, "the time of the check is not kept");
+        }
     }
 
     fn make_dir(&self, algorithm: Algorithm) -> Result<Dir> {

@@ -1,5 +1,6 @@
 //! The command line: every command, option and help text.
 
+mod check;
 mod global;
 mod login;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
+pub(crate) use check::Check;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
@@ -156,13 +158,12 @@ Examples:
 
     /// Look for damage
     ///
-    /// Without --read-data: whether everything that makes a store is there, and every blob that the
-    /// images need, with its size. Nothing is changed. Damage is listed, and the exit code is 3.
-    Check {
-        /// Read every byte of every blob, and compare it with its digest
-        #[arg(long)]
-        read_data: bool,
-    },
+    /// Whether everything that makes a store is there, and every blob that the images need, with its
+    /// size; and whether the blobs are still what was stored, by the hashes of their 16 KiB groups.
+    /// Runs beside pulls and collections, and changes nothing. Damage is listed, and the exit code
+    /// is 3.
+    #[command(after_help = check::CHECK_HELP)]
+    Check(Check),
 
     /// Make a store, or complete one whose making was interrupted
     ///
