@@ -234,7 +234,7 @@ pub enum Error {
     /// changed it. Its digest was asked before this was said.
     #[error(
         "the stored blob {digest} is damaged at byte {offset}, or in the 16 KiB from there on; \
-         remove the file, and pull the image again"
+         a pull of an image that has it brings it anew"
     )]
     CorruptBlob {
         /// The blob.

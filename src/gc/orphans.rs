@@ -2,7 +2,7 @@ use super::Cycle;
 use super::sweep::TEMPORARY;
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
-use crate::store::collector;
+use crate::store::{collector, suspect};
 
 impl Cycle<'_> {
     /// Removes what was derived from blobs that are gone.
@@ -28,6 +28,22 @@ impl Cycle<'_> {
                 if is_orphan {
                     self.unlink(&dir, &name)?;
                 }
+            }
+        }
+        self.remove_marks()
+    }
+
+    /// Marks on damaged blobs that are gone.
+    fn remove_marks(&mut self) -> Result<()> {
+        let Some(dir) = self.layout.suspects.dir()? else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            if let Some(digest) = suspect::digest_of(&name)
+                && self.layout.blob_meta(&digest)?.is_none()
+            {
+                self.unlink(&dir, &name)?;
             }
         }
         Ok(())

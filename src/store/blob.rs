@@ -3,6 +3,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use super::layout::Layout;
 use super::outboard::Outboards;
+use super::suspect::Suspects;
 use super::verified::{Guard, Source};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
@@ -26,6 +27,7 @@ pub struct Blob {
     position: u64,
     guard: Guard,
     outboards: Outboards,
+    suspects: Suspects,
 }
 
 /// A blob's bytes in memory, as [`Blob::map_unverified`] gives them.
@@ -44,7 +46,8 @@ impl Blob {
             layout.open_blob(digest)?.ok_or_else(|| Error::BlobNotFound { digest: *digest })?;
         let len = Meta::of(&file).context("look at", digest.to_string())?.len;
         let (guard, outboards) = (Guard::default(), layout.outboards.clone());
-        Ok(Blob { file, digest: *digest, len, position: 0, guard, outboards })
+        let suspects = layout.suspects.clone();
+        Ok(Blob { file, digest: *digest, len, position: 0, guard, outboards, suspects })
     }
 
     /// The blob's name.
@@ -69,8 +72,8 @@ impl Blob {
     /// [`Error::CorruptBlob`] or [`Error::DigestMismatch`] if the bytes are not the blob's, and then
     /// the buffer has none that is wrong; [`Error::Io`].
     pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let Blob { file, digest, len, outboards, guard, .. } = self;
-        guard.read(Source { file, digest, len: *len, outboards }, buffer, offset)
+        let Blob { file, digest, len, outboards, suspects, guard, .. } = self;
+        guard.read(Source { file, digest, len: *len, outboards, suspects }, buffer, offset)
     }
 
     /// The file, whose bytes nobody has compared with anything: for `sendfile` and the like. It must
@@ -116,6 +119,7 @@ impl Blob {
         if actual == self.digest {
             return Ok(());
         }
+        self.suspects.mark(&self.digest, &self.file);
         let origin = format!("the stored blob {}", self.digest);
         Err(Error::DigestMismatch { origin, expected: self.digest, actual: Box::new(actual) })
     }

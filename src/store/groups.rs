@@ -88,7 +88,7 @@ impl Tree {
 /// Cuts a stream of bytes into groups.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    /// The group that is not whole yet, or that may be the last.
+    /// The group that is not whole yet.
     partial: Vec<u8>,
     count: u64,
 }
@@ -113,6 +113,11 @@ impl Groups {
             self.count += 1;
         }
         self.partial.extend_from_slice(groups.remainder());
+    }
+
+    /// How many bytes the group that has begun still takes; more than none.
+    pub(crate) fn room(&self) -> usize {
+        GROUP - self.partial.len()
     }
 
     /// Ends the stream: the last group, if it is a short one.

@@ -6,7 +6,7 @@ use super::lease::{Lease, Pinned};
 use super::outboard::BlobHasher;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::sys::{Aside, Dir};
+use crate::sys::Aside;
 
 /// The mode of a blob: nobody writes to it.
 pub(crate) const BLOB_MODE: u32 = 0o444;
@@ -60,7 +60,7 @@ impl Ingest {
         match pinned.is_present() {
             // It is new to whoever puts it, and is kept for as long as if it were.
             true => dir.touch(&digest.hex())?,
-            false => place_aside(self.aside, dir, &digest, self.written)?,
+            false => place_aside(&self.layout, self.aside, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
         dir.sync()?;
@@ -106,17 +106,21 @@ impl Write for Ingest {
 
 /// Gives a whole file its digest's name: mode, sync, name, in this order, so that a name never
 /// stands for bytes that are not on disk. The name itself is not yet durable.
-pub(crate) fn place_aside(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -> Result<()> {
+pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
     aside.set_mode(BLOB_MODE)?;
     aside.sync()?;
     let name = digest.hex();
-    match dir.meta(&name)? {
-        Some(meta) if meta.is_file && meta.len == size => Ok(()),
-        // What has the name is not the blob, whoever put it there: it is healed.
-        Some(_) => aside.name_over(dir, &name).map(drop),
-        // If the name is taken between these two, it is by the same bytes.
-        None => aside.name_new(dir, &name).map(drop),
+    let dir = layout.make_algorithm(digest.algorithm())?;
+    if layout.has_blob(digest, size)? {
+        return Ok(());
     }
+    match dir.meta(&name)? {
+        // What has the name is not the blob, whoever put it there: it is healed.
+        Some(_) => aside.name_over(dir, &name).map(drop)?,
+        // If the name is taken between these two, it is by the same bytes.
+        None => aside.name_new(dir, &name).map(drop)?,
+    }
+    layout.suspects.clear(digest)
 }
 
 impl Ingest {

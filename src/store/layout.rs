@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::outboard::Outboards;
+use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -42,6 +43,8 @@ pub(crate) struct Layout {
     pub(crate) private: Dir,
     /// `.layerstore/outboard/`.
     pub(crate) outboards: Outboards,
+    /// `.layerstore/suspect/`.
+    pub(crate) suspects: Suspects,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -121,8 +124,10 @@ impl Layout {
             check_owner(&dir)?;
             Ok(dir)
         };
+        let blobs = part(&root, "blobs")?;
         Ok(Layout {
-            blobs: part(&root, "blobs")?,
+            suspects: Suspects::new(&private, &blobs),
+            blobs,
             locks: part(&private, "locks")?,
             leases: part(&private, "leases")?,
             parts: part(&private, "parts")?,
@@ -170,6 +175,12 @@ impl Layout {
             Some(dir) => dir.meta(&digest.hex()),
             None => Ok(None),
         }
+    }
+
+    /// Whether a blob of this length is there, and was not found to be damaged.
+    pub(crate) fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let there = self.blob_meta(digest)?.is_some_and(|meta| meta.is_file && meta.len == size);
+        Ok(there && !self.suspects.has(digest)?)
     }
 
     /// A blob's file; `None` if there is none.

@@ -11,6 +11,7 @@
 //!     leases/ID             what is pinned, by live processes or until a time
 //!     parts/ALGORITHM-HEX.{part,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
+//!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
 //!     trash/ quarantine/ reserve
 //! ```
 //!
@@ -40,6 +41,7 @@ pub(crate) mod part_names;
 mod part_state;
 mod ranges;
 pub(crate) mod refs;
+pub(crate) mod suspect;
 mod usage;
 mod verified;
 

@@ -170,10 +170,16 @@ impl BlobHasher {
         BlobHasher { whole: algorithm.hasher(), groups }
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.whole.update(bytes);
-        if let Some(groups) = &mut self.groups {
-            groups.update(bytes);
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        let Some(groups) = &mut self.groups else {
+            return self.whole.update(bytes);
+        };
+        // Group by group: what was just hashed once is in the nearest cache for the second time.
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(groups.groups.room()));
+            self.whole.update(now);
+            groups.update(now);
+            bytes = later;
         }
     }
 

@@ -318,7 +318,7 @@ impl Part {
         let dir = self.layout.make_algorithm(expected.algorithm())?.clone();
         let path = self.path();
         match self.storage {
-            Storage::Private(aside) => place_aside(aside, &dir, &expected, size)?,
+            Storage::Private(aside) => place_aside(&self.layout, aside, &expected, size)?,
             Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
                 sys::set_mode(&file, BLOB_MODE, &path)?;
@@ -328,14 +328,15 @@ impl Part {
                 }
                 let hex = expected.hex();
                 if !parts.rename_new(&names.part, &dir, &hex)? {
-                    match dir.meta(&hex)? {
-                        Some(meta) if meta.is_file && meta.len == size => {
+                    match self.layout.has_blob(&expected, size)? {
+                        true => {
                             parts.unlink(&names.part)?;
                         }
                         // What has the name is not the blob: it is healed.
-                        _ => parts.rename(&names.part, &dir, &hex)?,
+                        false => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
+                self.layout.suspects.clear(&expected)?;
                 names.unlink(&self.layout)?;
             }
         }

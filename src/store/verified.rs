@@ -5,6 +5,7 @@ use std::io;
 
 use super::groups::{self, GROUP, RECORD, Record};
 use super::outboard::{BlobHasher, Outboard, Outboards, SMALL_BLOB};
+use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sys;
@@ -51,6 +52,7 @@ pub(super) struct Source<'a> {
     pub(super) digest: &'a Digest,
     pub(super) len: u64,
     pub(super) outboards: &'a Outboards,
+    pub(super) suspects: &'a Suspects,
 }
 
 impl Guard {
@@ -219,6 +221,7 @@ impl Source<'_> {
         if actual == *self.digest {
             return Ok(());
         }
+        self.suspects.mark(self.digest, self.file);
         let (origin, actual) = (format!("the stored blob {}", self.digest), Box::new(actual));
         Err(Error::DigestMismatch { origin, expected: *self.digest, actual })
     }

@@ -8,6 +8,7 @@ mod artifacts;
 mod data;
 mod faults;
 mod foreign;
+mod heal;
 mod image;
 mod parallel;
 mod platforms;

@@ -142,21 +142,24 @@ impl Reader<'_> {
             bad = self.first_bad_group(&file, &digest, &outboard, buffer)?;
             if bad.is_none() {
                 outboards.set_checked(&digest);
+                self.layout.suspects.clear(&digest)?;
                 return Ok(Outcome::Sound);
             }
             // Only the digest condemns a blob: the hashes may be what is wrong.
         }
         let actual = self.hash(&file, &digest, buffer)?;
         if actual == digest {
+            self.layout.suspects.clear(&digest)?;
             return Ok(Outcome::Sound);
         }
         if self.layout.blob_meta(&digest)?.is_none_or(|meta| meta.id != own.id) {
             return Ok(Outcome::Replaced);
         }
+        self.layout.suspects.mark(&digest, &file);
         let place = bad.map(|group| format!(" from byte {} on", group * GROUP as u64));
         let message = format!(
-            "the bytes of {digest} are those of {actual}{}; remove the file, and pull the image \
-             again",
+            "the bytes of {digest} are those of {actual}{}; a pull of an image that has \
+             it brings it anew",
             place.map(|place| format!(", and wrong{place}")).unwrap_or_default()
         );
         Ok(Outcome::Damaged(Finding { kind: DamageKind::WrongDigest, digest, message }))

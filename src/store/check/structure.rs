@@ -12,8 +12,10 @@ const LARGE: u64 = 64 * 1024 * 1024;
 
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
-const PRIVATE: (&[&str], &[&str]) =
-    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine", "outboard"]);
+const PRIVATE: (&[&str], &[&str]) = (
+    &["version", "reserve"],
+    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect"],
+);
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
 pub(super) fn look(
