@@ -1,13 +1,15 @@
 //! The one error type of the crate.
 
+mod context;
 mod kind;
 mod show;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use context::IoContext;
 pub use kind::ErrorKind;
 use show::{Chain, Each, Line, Messages, Space, Subject};
 
@@ -330,6 +332,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A server has another version of a blob than it had when it sent the bytes before.
+    #[error("{url} has another version of the blob than before: its ETag has changed")]
+    BlobChanged {
+        /// The address, without credentials.
+        url: String,
+    },
+
     /// A file or a program that keeps credentials cannot be used. What it says is not in here.
     #[error("cannot use the credentials of {of}: {reason}")]
     Credentials {
@@ -416,30 +425,5 @@ impl Error {
             }
             other => other,
         }
-    }
-}
-
-/// Gives an [`io::Error`] the path and the action that it lacks.
-pub(crate) trait IoContext<T> {
-    /// `action` reads after "cannot": "open", "write to".
-    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
-}
-
-impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
-    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|error| {
-            // One of ours, on its way through a trait of the standard library.
-            let source = match error.into().downcast::<Error>() {
-                Ok(own) => return own,
-                Err(source) => source,
-            };
-            let path = path.as_ref().to_path_buf();
-            match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Error::NoSpace { action, path, needed: None, available: None }
-                }
-                _ => Error::Io { action, path, source },
-            }
-        })
     }
 }

@@ -62,6 +62,11 @@ pub fn lease_records(bytes: &[u8]) {
     store::fuzzing::lease_records(bytes);
 }
 
+/// The account of a part.
+pub fn part_state(bytes: &[u8]) {
+    store::fuzzing::part_state(bytes);
+}
+
 /// A value of `WWW-Authenticate`.
 #[cfg(feature = "fetch")]
 pub fn challenge(text: &str) {
@@ -84,6 +89,18 @@ pub fn auth_file(bytes: &[u8]) {
 #[cfg(feature = "fetch")]
 pub fn link(text: &str) {
     fetch::fuzzing::link(text);
+}
+
+/// A `hosts.toml`.
+#[cfg(feature = "fetch")]
+pub fn hosts_toml(text: &str) {
+    fetch::fuzzing::hosts_toml(text);
+}
+
+/// A `registries.conf`.
+#[cfg(feature = "fetch")]
+pub fn registries_conf(text: &str) {
+    fetch::fuzzing::registries_conf(text);
 }
 
 #[cfg(test)]
@@ -117,12 +134,15 @@ mod tests {
         run("document", super::document);
         run("index_json", super::index_json);
         run("lease_records", super::lease_records);
+        run("part_state", super::part_state);
         #[cfg(feature = "fetch")]
         {
             run_text("challenge", super::challenge);
             run_text("content_range", super::content_range);
             run("auth_file", super::auth_file);
             run_text("link", super::link);
+            run_text("hosts_toml", super::hosts_toml);
+            run_text("registries_conf", super::registries_conf);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
-use layerstore::oci::Algorithm;
-use layerstore::{BlobStore, Error, LeaseState};
+use layerstore::oci::{Algorithm, MediaType};
+use layerstore::{BlobStore, Descriptor, Error, LeaseState};
 use store_support::*;
 
 fn lease_path(store: &BlobStore, id: &str) -> std::path::PathBuf {
@@ -140,4 +140,19 @@ fn a_lease_lives_as_long_as_the_last_that_it_pinned() {
     assert_eq!(store.leases().unwrap().len(), 1);
     drop(pinned);
     assert_eq!(store.leases().unwrap().len(), 0);
+}
+
+#[test]
+fn an_index_without_any_platform_is_not_there_to_be_kept() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let absent = Algorithm::Sha256.digest(b"a platform that a pull is about to bring");
+    let absent = Descriptor::new(MediaType::new(MediaType::OCI_MANIFEST), absent, 40);
+    let index = put(&store, &lease, index_text(std::slice::from_ref(&absent)).as_bytes());
+    let error = store.lasting_lease("test", &[*index.digest()], None).unwrap_err();
+    assert!(matches!(error, Error::BlobNotFound { digest } if digest == absent.digest), "{error}");
+
+    let (image, _) = put_image(&store, &lease, b"{}", &[b"layer"]);
+    let index = put(&store, &lease, index_text(&[absent, image.target]).as_bytes());
+    store.lasting_lease("test", &[*index.digest()], None).unwrap();
 }

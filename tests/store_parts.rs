@@ -87,12 +87,63 @@ fn what_was_left_in_a_part_need_not_be_right() {
     assert!(matches!(part.commit(), Err(Error::DigestMismatch { .. })));
 
     std::fs::write(&path, &bytes).unwrap();
-    // As a process leaves it that dies between the change of mode and the rename.
-    set_mode(&path, 0o444);
     let part = hold(&store, &pinned);
     assert_eq!((part.len(), part.missing()), (1000, vec![]));
     part.commit().unwrap();
     store.open_blob(pinned.digest()).unwrap().verify().unwrap();
+}
+
+/// As a process leaves it that dies between the change of mode and the rename: its sync may have
+/// failed, which nobody would ever be told again.
+#[test]
+fn a_part_that_may_have_been_synced_in_vain_is_copied() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let bytes = noise(3_000_000, 1);
+    let pinned = lease.pin_one(Algorithm::Sha256.digest(&bytes), 3_000_000).unwrap();
+    let path = part_path(&store, pinned.digest());
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+
+    std::fs::write(&path, &bytes).unwrap();
+    let untouched = inode();
+    drop(hold(&store, &pinned));
+    assert_eq!(inode(), untouched);
+
+    set_mode(&path, 0o444);
+    let part = hold(&store, &pinned);
+    assert_ne!(inode(), untouched, "the same file would be synced again");
+    assert_eq!((part.len(), part.missing()), (3_000_000, vec![]));
+    drop(part);
+
+    // Of one with gaps, what its account says is there.
+    let mut part = hold(&store, &pinned);
+    part.restart().unwrap();
+    part.write_at(2_500_000, &bytes[2_500_000..]).unwrap();
+    part.write_at(0, &bytes[..1_200_000]).unwrap();
+    drop(part);
+    set_mode(&path, 0o444);
+    let mut part = hold(&store, &pinned);
+    let missing = part.missing();
+    for range in missing {
+        let place = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+        part.write_at(range.start, &bytes[place]).unwrap();
+    }
+    part.commit().unwrap();
+    store.open_blob(pinned.digest()).unwrap().verify().unwrap();
+    assert_eq!(parts(&store), 0);
+}
+
+/// The umask took every right away, and the maker died before it gave them back.
+#[test]
+fn a_part_that_nobody_may_read_begins_anew() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let pinned = lease.pin_one(Algorithm::Sha256.digest(b"bytes"), 5).unwrap();
+    std::fs::write(part_path(&store, pinned.digest()), b"").unwrap();
+    set_mode(&part_path(&store, pinned.digest()), 0);
+    let mut part = hold(&store, &pinned);
+    part.write(b"bytes").unwrap();
+    part.commit().unwrap();
 }
 
 #[test]

@@ -19,8 +19,11 @@ fn fill(root: &Path) {
     let Claim::Held(mut part) = store.claim(&pinned).unwrap() else { panic!("not held") };
     part.write(b"pa").unwrap();
     drop(part);
-    let Claim::Held(part) = store.claim(&pinned).unwrap() else { panic!("not held") };
+    let Claim::Held(mut part) = store.claim(&pinned).unwrap() else { panic!("not held") };
     assert_eq!(part.len(), 2);
+    // Beyond a gap, so that there is an account too.
+    part.write_at(3, b"t").unwrap();
+    drop(part);
     store.lasting_lease("test", &[store.find_ref("a:1").unwrap().descriptor.digest], None).unwrap();
     assert_eq!(store.leases().unwrap().len(), 2);
     let store = BlobStore::open(store.root()).unwrap();
@@ -34,7 +37,7 @@ fn modes_do_not_depend_on_the_umask() {
         fill(Path::new(&root));
         return;
     }
-    for umask in ["000", "027", "077", "777"] {
+    for umask in ["000", "022", "027", "077", "777"] {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command
@@ -62,6 +65,7 @@ fn unprivileged(dir: &Path) -> Vec<String> {
 fn look(dir: &Path, umask: &str) {
     let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
     let mut dirs = vec![dir.to_owned()];
+    let mut kinds = std::collections::BTreeSet::new();
     while let Some(dir) = dirs.pop() {
         assert_eq!(mode(&dir), 0o700, "umask {umask}: {}", dir.display());
         for entry in std::fs::read_dir(&dir).unwrap() {
@@ -70,6 +74,7 @@ fn look(dir: &Path, umask: &str) {
                 dirs.push(path);
                 continue;
             }
+            kinds.extend(path.extension().map(|end| end.to_str().unwrap().to_owned()));
             let wanted = match path.file_name().unwrap().to_str().unwrap() {
                 "index.json" | "oci-layout" | "version" => 0o644,
                 _ if path.components().any(|part| part.as_os_str() == "blobs") => 0o444,
@@ -78,4 +83,5 @@ fn look(dir: &Path, umask: &str) {
             assert_eq!(mode(&path), wanted, "umask {umask}: {}", path.display());
         }
     }
+    assert_eq!(Vec::from_iter(kinds), ["json", "lock", "part", "state"], "umask {umask}");
 }

@@ -47,6 +47,7 @@ impl Error {
             | Error::Registry { .. }
             | Error::BadResponse { .. }
             | Error::RefusedAddress { .. }
+            | Error::BlobChanged { .. }
             | Error::UnusableRange { .. } => ErrorKind::Network,
             // Wrong bytes anywhere are worth more attention than a server that is away.
             Error::Endpoints { errors } => {

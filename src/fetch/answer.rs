@@ -10,8 +10,10 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
+use super::Secret;
 use super::origin::shown;
 use super::retry::{http_date, retry_after};
+use super::traffic::Permit;
 use crate::error::{Error, RegistryMessage, Result};
 
 /// The most that is read of the body of an error, in bytes.
@@ -26,16 +28,22 @@ const MAX_HEADERS: usize = 64 * 1024;
 const MAX_MESSAGES: usize = 8;
 const MAX_CODE: usize = 64;
 const MAX_MESSAGE: usize = 512;
+/// In the place of a text that has a secret in it.
+const REPEATED: &str = "[not shown: it repeats the credentials]";
 
 /// An answer, and the address that gave it after all redirects.
 pub(super) struct Answer {
     pub(super) url: Url,
     pub(super) response: Response,
+    /// Leave to have the connection; after the response, whose connection it is.
+    pub(super) permit: Option<Permit>,
+    /// What it was shown to prove who we are: see [`Answer::into_messages`].
+    secrets: Vec<Secret>,
 }
 
 impl Answer {
-    pub(super) fn new(url: Url, response: Response) -> Result<Answer> {
-        let answer = Answer { url, response };
+    pub(super) fn new(url: Url, response: Response, permit: Option<Permit>) -> Result<Answer> {
+        let answer = Answer { url, response, permit, secrets: Vec::new() };
         let size = |(name, value): (&HeaderName, &reqwest::header::HeaderValue)| {
             name.as_str().len() + value.len()
         };
@@ -43,6 +51,11 @@ impl Answer {
             return Err(answer.unusable(format!("its headers exceed {MAX_HEADERS} bytes")));
         }
         Ok(answer)
+    }
+
+    /// The same, to a request that had these secrets in it.
+    pub(super) fn keeping(self, secrets: Vec<Secret>) -> Answer {
+        Answer { secrets, ..self }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -99,15 +112,19 @@ impl Answer {
         let (status, url) = (self.status().as_u16(), shown(&self.url));
         let retry_after =
             self.header(RETRY_AFTER).and_then(|value| retry_after(value, self.date()));
+        if let (429 | 503, Some(wish), Some(permit)) = (status, retry_after, &self.permit) {
+            permit.leave_alone(wish).await;
+        }
         let errors = self.into_messages().await;
         Error::Registry { url, status, errors, retry_after }
     }
 
-    /// What the body of an error says, as far as it can be had and understood.
+    /// What the body of an error says, as far as it can be had and understood. A server that
+    /// repeats the secret that it was shown is not given the word: what it says ends in logs.
     pub(super) async fn into_messages(mut self) -> Vec<RegistryMessage> {
         let url = shown(&self.url);
         let body = within(ERROR_BODY_DEADLINE, &url, self.read(MAX_ERROR_BODY)).await;
-        body.map(|body| messages(&body)).unwrap_or_default()
+        body.map(|body| messages(&body, &self.secrets)).unwrap_or_default()
     }
 
     /// Reads to the end what nobody needs, if that is little, so that the connection can serve
@@ -158,13 +175,19 @@ struct ErrorEntry {
     message: Option<String>,
 }
 
-fn messages(body: &[u8]) -> Vec<RegistryMessage> {
+fn messages(body: &[u8], secrets: &[Secret]) -> Vec<RegistryMessage> {
     let Ok(body) = serde_json::from_slice::<ErrorBody>(body) else {
         return Vec::new();
     };
     let alone = ErrorEntry { code: body.error, message: body.error_description.or(body.details) };
     let alone = (alone.code.is_some() || alone.message.is_some()).then_some(alone);
-    let text = |text: Option<String>, limit| tame(&text.unwrap_or_default(), limit);
+    let repeats = |text: &str| {
+        secrets.iter().map(Secret::expose).any(|it| !it.is_empty() && text.contains(it))
+    };
+    let text = |text: Option<String>, limit| match text {
+        Some(text) if repeats(&text) => REPEATED.to_owned(),
+        text => tame(&text.unwrap_or_default(), limit),
+    };
     body.errors
         .into_iter()
         .chain(alone)
@@ -191,7 +214,7 @@ mod tests {
     use super::*;
 
     fn texts(body: &str) -> Vec<(String, String)> {
-        messages(body.as_bytes()).into_iter().map(|it| (it.code, it.message)).collect()
+        messages(body.as_bytes(), &[]).into_iter().map(|it| (it.code, it.message)).collect()
     }
 
     fn one(code: &str, message: &str) -> Vec<(String, String)> {
@@ -224,6 +247,14 @@ mod tests {
         for body in ["", "<html>", "[]", "{}", r#"{"errors":7}"#, r#"{"errors":[{"code":7}]}"#] {
             assert_eq!(texts(body), [], "{body}");
         }
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        let body = br#"{"errors":[{"code":"A","message":"not hunter2"},{"message":"no"}]}"#;
+        let said = messages(body, &[Secret::new(""), Secret::new("hunter2")]);
+        let texts: Vec<_> = said.iter().map(|it| it.message.as_str()).collect();
+        assert_eq!(texts, [REPEATED, "no"]);
     }
 
     #[test]

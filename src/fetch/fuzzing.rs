@@ -4,7 +4,7 @@ use super::auth_files;
 use super::challenge::Challenge;
 use super::origin::{Origin, Scheme};
 use super::range::ContentRange;
-use super::{link, listing};
+use super::{link, listing, settings};
 
 /// A `WWW-Authenticate` value, of a registry with TLS and of one without.
 pub(crate) fn challenge(text: &str) {
@@ -49,4 +49,14 @@ pub(crate) fn link(text: &str) {
     let alone = format!("<{target}>; rel=\"next\"");
     assert_eq!(link::next(&[&alone]), Ok(Some(target)), "{alone:?}");
     listing::next_page(target);
+}
+
+/// A `hosts.toml`.
+pub(crate) fn hosts_toml(text: &str) {
+    settings::fuzzing::hosts_toml(text);
+}
+
+/// A `registries.conf`, and a name that is looked up in it.
+pub(crate) fn registries_conf(text: &str) {
+    settings::fuzzing::registries_conf(text);
 }

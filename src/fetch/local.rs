@@ -104,6 +104,18 @@ fn is_accepted(store: &BlobStore, manifest: &Manifest, choice: &PlatformChoice) 
     }
 }
 
+/// Refuses the config of an image that is larger than may be read. What an artifact has in its
+/// place may be of any size.
+pub(super) fn check_config(config: &Descriptor) -> Result<()> {
+    match config.size > MAX_CONFIG_SIZE && config.media_type.is_image_config() {
+        true => {
+            let what = format!("the config {}", config.digest);
+            Err(Error::TooLarge { what, limit: MAX_CONFIG_SIZE })
+        }
+        false => Ok(()),
+    }
+}
+
 /// The platform that a config names; nothing for the config of an artifact.
 pub(super) fn platform(store: &BlobStore, config: &Descriptor) -> Result<Option<Platform>> {
     #[derive(Deserialize)]
@@ -112,16 +124,10 @@ pub(super) fn platform(store: &BlobStore, config: &Descriptor) -> Result<Option<
         architecture: String,
         variant: Option<String>,
     }
+    check_config(config)?;
     let Descriptor { digest, size, .. } = config;
     if *size > MAX_CONFIG_SIZE {
-        return match config.media_type.is_image_config() {
-            true => Err(Error::TooLarge {
-                what: format!("the config {digest}"),
-                limit: MAX_CONFIG_SIZE,
-            }),
-            // What an artifact has in its place may be of any size.
-            false => Ok(None),
-        };
+        return Ok(None);
     }
     let mut bytes = Vec::new();
     let blob = store.open_blob(digest)?;

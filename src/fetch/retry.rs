@@ -26,6 +26,8 @@ pub struct RetryPolicy {
     /// The longest wait that a server may ask for with `Retry-After`. One that wants more time is
     /// not asked again: its error is returned at once. Default: 2 minutes.
     pub max_retry_after: Duration,
+    /// A body that brings less than 64 KiB in this time is cut, and asked for again. Default: 30 s.
+    pub stall: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -36,6 +38,7 @@ impl Default for RetryPolicy {
             first_delay: Duration::from_millis(500),
             max_delay: Duration::from_secs(15),
             max_retry_after: Duration::from_secs(120),
+            stall: Duration::from_secs(30),
         }
     }
 }
@@ -56,6 +59,11 @@ impl RetryBudget {
     /// How many repetitions there have been.
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// How long a body may bring next to nothing.
+    pub(super) fn stall(&self) -> Duration {
+        self.policy.stall
     }
 
     fn take(&self) -> bool {

@@ -5,7 +5,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
 use super::answer::Answer;
@@ -13,7 +15,7 @@ use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
 use super::settings::{Endpoint, Tls};
-use super::{Proxies, RegistrySettings, Secret};
+use super::{Proxies, RegistrySettings, Secret, Traffic};
 use crate::error::{Error, Result};
 
 /// How long an idle connection is kept: less than common servers keep theirs, so that few
@@ -28,6 +30,35 @@ pub(super) const CONNECT: &str = "connect to";
 pub(super) enum Authorization {
     Basic { username: String, password: Secret },
     Bearer(Secret),
+}
+
+/// What a request is, beside its method and address.
+pub(super) struct Errand {
+    pub(super) headers: HeaderMap,
+    /// The `If-Range` for each origin that a version of what is wanted is known of.
+    pub(super) if_range: Vec<(Origin, HeaderValue)>,
+    /// Whether the answer may take long.
+    pub(super) large: bool,
+}
+
+impl Errand {
+    /// A small one, with these headers.
+    pub(super) fn new(headers: HeaderMap) -> Errand {
+        Errand { headers, if_range: Vec::new(), large: false }
+    }
+}
+
+impl Authorization {
+    /// What of it must not come back in anybody's words.
+    fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Authorization::Basic { username, password } => {
+                let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
+                vec![password.clone(), Secret::new(pair)]
+            }
+            Authorization::Bearer(token) => vec![token.clone()],
+        }
+    }
 }
 
 /// The settings of the connections.
@@ -58,6 +89,9 @@ struct Way {
     /// How TLS is spoken; nothing for connections without it.
     tls: Option<Arc<Tls>>,
     reach: Reach,
+    /// Whether a connection is kept for the next request. One that counts among those of all
+    /// processes is not: it would be nobody's to use, and count.
+    kept: bool,
 }
 
 impl Connections {
@@ -68,7 +102,7 @@ impl Connections {
     ) -> Result<Connections> {
         let connections = Connections { settings, registries, lookup, clients: Mutex::default() };
         // Made at once to find settings that are unusable.
-        connections.client(Way { tls: None, reach: Reach::Any })?;
+        connections.client(Way { tls: None, reach: Reach::Any, kept: true })?;
         Ok(connections)
     }
 
@@ -85,6 +119,7 @@ impl Connections {
             .connect_timeout(connect_timeout)
             .read_timeout(read_timeout)
             .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(if way.kept { usize::MAX } else { 0 })
             .http1_only()
             .retry(reqwest::retry::never())
             .redirect(redirect::Policy::none())
@@ -111,6 +146,9 @@ impl Connections {
 /// The way to one server, and to where it sends us.
 pub(super) struct Transport {
     connections: Arc<Connections>,
+    traffic: Option<Traffic>,
+    /// Whether to wait for a host that wants to be left alone: not while there is another to ask.
+    patient: bool,
     home: Origin,
     tls: Arc<Tls>,
     /// Sent to this server alone.
@@ -118,9 +156,15 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn to(connections: &Arc<Connections>, endpoint: &Endpoint) -> Transport {
+    pub(super) fn to(
+        connections: &Arc<Connections>,
+        traffic: Option<&Traffic>,
+        endpoint: &Endpoint,
+    ) -> Transport {
         Transport {
             connections: Arc::clone(connections),
+            traffic: traffic.cloned(),
+            patient: !endpoint.has_stand_in,
             home: endpoint.origin.clone(),
             tls: Arc::clone(&endpoint.tls),
             headers: endpoint.headers.clone(),
@@ -132,10 +176,15 @@ impl Transport {
         &self,
         method: &Method,
         url: &Url,
-        headers: &HeaderMap,
+        errand: &Errand,
         authorization: Option<&Authorization>,
     ) -> Result<Answer> {
-        let mut request = self.request(method, url, headers).await?;
+        let mut request = self.request(method, url, &errand.headers).await?;
+        for (_, etag) in
+            errand.if_range.iter().filter(|(of, _)| Origin::of(url).as_ref() == Some(of))
+        {
+            request = request.header(IF_RANGE, etag);
+        }
         request = match authorization {
             Some(Authorization::Basic { username, password }) => {
                 request.basic_auth(username, Some(password.expose()))
@@ -143,22 +192,43 @@ impl Transport {
             Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
             None => request,
         };
-        dispatch(request, method, url).await
+        let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
+        Ok(self.dispatch(request, method, url, errand).await?.keeping(secrets))
     }
 
-    /// Sends a form, which may have secrets in it, and returns the answer, whatever it is.
+    /// Sends a form with a secret in it, and returns the answer, whatever it is.
     pub(super) async fn post(
         &self,
         url: &Url,
         form: String,
-        headers: &HeaderMap,
+        secret: &Secret,
+        errand: &Errand,
     ) -> Result<Answer> {
         let request = self
-            .request(&Method::POST, url, headers)
+            .request(&Method::POST, url, &errand.headers)
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        dispatch(request, &Method::POST, url).await
+        let answer = self.dispatch(request, &Method::POST, url, errand).await?;
+        Ok(answer.keeping(vec![secret.clone()]))
+    }
+
+    async fn dispatch(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &Url,
+        errand: &Errand,
+    ) -> Result<Answer> {
+        let permit = match (&self.traffic, Origin::of(url)) {
+            (Some(traffic), Some(to)) => {
+                Some(traffic.enter(&to, errand.large, self.patient).await?)
+            }
+            _ => None,
+        };
+        let response = request.send().await.map_err(|error| failed(url, error))?;
+        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+        Answer::new(url.clone(), response, permit)
     }
 
     async fn request(
@@ -187,12 +257,12 @@ impl Transport {
         &self,
         method: &Method,
         url: &Url,
-        headers: &HeaderMap,
+        errand: &Errand,
         mut authorization: Option<&Authorization>,
     ) -> Result<Answer> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.send(method, &url, headers, authorization).await?;
+            let answer = self.send(method, &url, errand, authorization).await?;
             if !is_redirect(answer.status()) {
                 return Ok(answer);
             }
@@ -215,7 +285,7 @@ impl Transport {
         let proxied = self.connections.settings.proxies.of(url).is_some();
         let reach = if proxied { Reach::Any } else { reach };
         let tls = (url.scheme() == "https").then_some(tls);
-        self.connections.client(Way { tls, reach })
+        self.connections.client(Way { tls, reach, kept: self.traffic.is_none() })
     }
 
     /// How TLS is spoken with a server that this one sent us to.
@@ -252,12 +322,6 @@ fn host_and_port(url: &Url) -> String {
 fn refuse(url: &Url, refused: Refused) -> Error {
     let Refused { address, reason } = refused;
     Error::RefusedAddress { url: shown(url), address, reason }
-}
-
-async fn dispatch(request: RequestBuilder, method: &Method, url: &Url) -> Result<Answer> {
-    let response = request.send().await.map_err(|error| failed(url, error))?;
-    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-    Answer::new(url.clone(), response)
 }
 
 /// The error of a request that got no answer.

@@ -6,6 +6,7 @@
 //!
 //! This module knows the store, and nothing of how blobs come into it.
 
+mod hosts;
 mod live;
 mod mark;
 mod orphans;
@@ -146,7 +147,8 @@ impl Cycle<'_> {
         referrers::find(self.store, &mut self.marker)?;
         self.sweep()?;
         self.remove_orphans()?;
-        self.expire_parts()
+        self.expire_parts()?;
+        self.expire_hosts()
     }
 
     /// A disk may be so full that a file cannot even be renamed or removed.

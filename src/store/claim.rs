@@ -1,14 +1,16 @@
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::layout::Layout;
 use super::lease::Pinned;
-use super::part::{Part, Storage};
+use super::part::{PIECE, Part, Storage};
 use super::part_names::PartNames;
 use super::part_state;
-use crate::error::Result;
-use crate::sys::{Lock, LockMode};
+use super::ranges::Ranges;
+use crate::error::{IoContext, Result};
+use crate::sys::{self, Aside, Lock, LockMode, Meta};
 
 /// What came of asking for a blob to be downloaded.
 #[derive(Debug)]
@@ -41,18 +43,17 @@ impl PartWatch {
             return Ok(None);
         };
         let state = part_state::read(&self.layout.parts, &self.names.state)?;
-        Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
+        Ok(Some(state.ranges.map_or(meta.len, |ranges| ranges.total())))
     }
 
-    /// When the part was last written to, or its holder last said that it is alive; `None` where
-    /// there is neither.
+    /// When the holder last said that it is alive and waits for something; `None` where there is no
+    /// part.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io).
-    pub fn modified(&self) -> Result<Option<SystemTime>> {
-        let modified = |name: &str| Ok(self.layout.parts.meta(name)?.map(|meta| meta.modified));
-        Ok(modified(&self.names.part)?.max(modified(&self.names.lock)?))
+    pub fn beat(&self) -> Result<Option<SystemTime>> {
+        Ok(self.layout.parts.meta(&self.names.lock)?.map(|meta| meta.modified))
     }
 
     /// Who downloads it, as far as can be told.
@@ -84,7 +85,7 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
             return Part::private(layout, pinned).map(Claim::Held);
         }
         let file = open_part(layout, &names)?;
-        let storage = Storage::Named { file, names, _lock: lock };
+        let storage = Storage::Named { file, names: Box::new(names), _lock: lock };
         return Part::adopt(layout, pinned, storage).map(Claim::Held);
     }
 }
@@ -92,13 +93,16 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
 fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
     match layout.parts.meta(&names.part)? {
         // Where a rename cannot refuse to replace, a crash between the link and the unlink that
-        // stand for it leaves a second name of a blob: never to be written to.
-        Some(meta) if meta.links > 1 => {
+        // stand for it leaves a second name of a blob: never to be written to. And one that may
+        // not be read was made under such a umask, and its maker died before it gave it its mode.
+        Some(meta) if meta.links > 1 || meta.mode & 0o400 == 0 => {
             layout.parts.unlink(&names.state)?;
             layout.parts.unlink(&names.part)?;
         }
-        // A crash between the change of mode and the rename leaves a part that cannot be written.
-        Some(meta) if meta.mode & 0o600 != 0o600 => layout.parts.make_writable(&names.part)?,
+        // In a shared store a part is its maker's, who alone may give it the mode of a blob.
+        Some(meta) if meta.mode & 0o200 == 0 || meta.owner != sys::current_user() => {
+            renew(layout, names)?;
+        }
         Some(_) => {}
         // The account of one that has gone says nothing about the one that is made now.
         None => {
@@ -106,4 +110,32 @@ fn open_part(layout: &Layout, names: &PartNames) -> Result<File> {
         }
     }
     layout.parts.open_or_create(&names.part)
+}
+
+/// Puts the bytes of a part into a new file.
+///
+/// Where it may not be written to, its mode says that its holder died when it was being synced, or thereafter. If that sync failed,
+/// the holder alone was told, and another sync of this file would succeed with bytes that are in
+/// memory only. Bytes that are written anew to another file are synced for the first time. They
+/// are read and written, not cloned: a clone would share what may not be there.
+fn renew(layout: &Layout, names: &PartNames) -> Result<()> {
+    let (parts, path) = (&layout.parts, layout.parts.path_of(&names.part));
+    let Some(old) = parts.open_file(&names.part)? else {
+        return Ok(());
+    };
+    let len = Meta::of(&old).context("look at", &path)?.len;
+    let noted = part_state::read(parts, &names.state)?;
+    let there = noted.ranges.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
+    let new = Aside::new(parts)?;
+    let mut buffer = vec![0; len.min(PIECE) as usize];
+    for &Range { mut start, end } in there.iter() {
+        while start < end {
+            let piece = &mut buffer[..(end - start).min(PIECE) as usize];
+            sys::read_at(&old, piece, start).context("read", &path)?;
+            sys::write_at(new.file(), piece, start, &path)?;
+            start += piece.len() as u64;
+        }
+    }
+    new.set_mode(parts.file_mode())?;
+    new.name_over(parts, &names.part).map(drop)
 }

@@ -43,7 +43,8 @@ pub(crate) fn closure(layout: &Layout, root: &Descriptor) -> Result<Vec<Node>> {
 }
 
 /// Fails if something is missing of what a blob is made of, be it an index, a manifest or neither.
-/// Platforms of an index that were not pulled are not missing.
+/// Platforms of an index that were not pulled are not missing, but one of them has to be there: of
+/// an index that is just being pulled there is none, and to keep that would be to keep nothing.
 pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<()> {
     let blob = Blob::open(layout, root)?;
     let size = blob.len();
@@ -59,6 +60,12 @@ pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<()> {
         matches!(node.role, Role::Config | Role::Layer) && !node.descriptor.is_foreign()
     };
     let nodes = closure(layout, &Descriptor::new(media_type, *root, size))?;
+    let mut below = nodes.iter().skip(1).peekable();
+    if let Some(first) = below.peek().map(|node| node.descriptor.digest)
+        && !below.any(|node| node.present)
+    {
+        return Err(Error::BlobNotFound { digest: first });
+    }
     match nodes.iter().filter(needed).find(|node| !node.present) {
         Some(node) => Err(Error::BlobNotFound { digest: node.descriptor.digest }),
         None => Ok(()),

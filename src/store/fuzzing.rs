@@ -2,6 +2,8 @@
 
 use super::index_file::IndexFile;
 use super::lease_record::{self, Record};
+use super::ranges::Ranges;
+use super::{line, part_state};
 use crate::oci::{Algorithm, Descriptor, MediaType};
 
 /// `index.json`: what is set is found again, and what was there stays.
@@ -42,6 +44,32 @@ pub(crate) fn lease_records(bytes: &[u8]) {
     round_trip(&sealed);
 }
 
+/// The account of a part, as it is and with the checksums that it should have.
+pub(crate) fn part_state(bytes: &[u8]) {
+    accounts(bytes);
+    let lines =
+        bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let sealed: String = lines.map(line::seal).collect();
+    accounts(sealed.as_bytes());
+}
+
+fn accounts(bytes: &[u8]) {
+    let Some(ranges) = part_state::parse(bytes) else {
+        return;
+    };
+    let all: Vec<_> = ranges.iter().collect();
+    assert!(all.iter().all(|range| range.start < range.end), "{all:?}");
+    assert!(all.windows(2).all(|pair| pair[0].end < pair[1].start), "{all:?}");
+    // No more than a file of a hundred bytes can have.
+    let within = ranges.clone().within(100);
+    let missing = within.missing(0..100).iter().map(|range| range.end - range.start).sum::<u64>();
+    assert_eq!(within.total() + missing, 100);
+    let list: Vec<_> = ranges.iter().map(|it| format!("{}-{}", it.start, it.end)).collect();
+    let written = line::seal(&format!("bytes {}", list.join(",")));
+    let again: Option<Ranges> = part_state::parse(written.as_bytes());
+    assert_eq!(again, Some(ranges), "written and read again");
+}
+
 fn round_trip(bytes: &[u8]) {
     let (records, taken) = match lease_record::parse(bytes) {
         Ok(parsed) => parsed,
@@ -50,7 +78,10 @@ fn round_trip(bytes: &[u8]) {
             return;
         }
     };
-    assert!(taken <= bytes.len() && !bytes[taken..].contains(&b'\n'));
+    // What is not taken is the beginning of a line, or begins with a line that a power cut emptied.
+    let left = &bytes[taken..];
+    let torn = |end: usize| left[..end].contains(&0);
+    assert!(left.iter().position(|byte| *byte == b'\n').is_none_or(torn), "{left:?}");
     let text: String = records.iter().map(Record::to_line).collect();
     let again = lease_record::parse(text.as_bytes());
     // Control characters in a holder's text are replaced when it is written.

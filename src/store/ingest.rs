@@ -6,7 +6,7 @@ use super::lease::{Lease, Pinned};
 use super::outboard::BlobHasher;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::sys::Aside;
+use crate::sys::{Aside, Dir};
 
 /// The mode of a blob: nobody writes to it.
 pub(crate) const BLOB_MODE: u32 = 0o444;
@@ -59,7 +59,9 @@ impl Ingest {
         let dir = self.layout.make_algorithm(digest.algorithm())?;
         match pinned.is_present() {
             // It is new to whoever puts it, and is kept for as long as if it were.
-            true => dir.touch(&digest.hex())?,
+            true if dir.touch(&digest.hex())? => {}
+            // Another user's, who alone may set its time: ours, of the same bytes, takes its place.
+            true => replace(self.aside, dir, &digest)?,
             false => place_aside(&self.layout, self.aside, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
@@ -121,6 +123,12 @@ pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: 
         None => aside.name_new(dir, &name).map(drop)?,
     }
     layout.suspects.clear(digest)
+}
+
+fn replace(aside: Aside, dir: &Dir, digest: &Digest) -> Result<()> {
+    aside.set_mode(BLOB_MODE)?;
+    aside.sync()?;
+    aside.name_over(dir, &digest.hex()).map(drop)
 }
 
 impl Ingest {

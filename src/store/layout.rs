@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::access::{self, Sharing};
 use super::outboard::Outboards;
 use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
@@ -45,6 +46,8 @@ pub(crate) struct Layout {
     pub(crate) outboards: Outboards,
     /// `.layerstore/suspect/`.
     pub(crate) suspects: Suspects,
+    /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
+    hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -59,9 +62,8 @@ impl Layout {
     /// layout that another tool wrote. Several processes may do so at once.
     ///
     /// The file `version` comes last: without it there is no store.
-    pub(crate) fn init(path: &Path) -> Result<Layout> {
-        let root = Dir::create_root(path)?;
-        check_owner(&root)?;
+    pub(crate) fn init(path: &Path, sharing: Sharing) -> Result<Layout> {
+        let root = access::make_root(path, sharing)?;
         let is_new = || -> Result<bool> {
             Ok(root.open_dir(".layerstore")?.is_none() && root.meta("oci-layout")?.is_none())
         };
@@ -85,20 +87,24 @@ impl Layout {
             drop(locks.open_or_create(name)?);
         }
         locks.sync()?;
-        root.make_dir("blobs")?.make_dir(Algorithm::Sha256.name())?;
+        let blobs = root.make_dir("blobs")?;
+        blobs.make_dir(Algorithm::Sha256.name())?;
+        blobs.sync()?;
         create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
         let oci_layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
         create(&root, "oci-layout", oci_layout.as_bytes())?;
+        private.sync()?;
         root.sync()?;
+        // Whoever finds this relies on all of the above.
         create(&private, "version", format!("{VERSION}\n").as_bytes())?;
         private.sync()?;
-        let layout = Layout::open(path)?;
+        let layout = Layout::open(path, sharing)?;
         layout.fill_reserve();
         Ok(layout)
     }
 
     /// Opens a store that was made.
-    pub(crate) fn open(path: &Path) -> Result<Layout> {
+    pub(crate) fn open(path: &Path, sharing: Sharing) -> Result<Layout> {
         let no_store = |reason| Error::NoStore { path: path.to_path_buf(), reason };
         let root = match Dir::open_root(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -113,15 +119,16 @@ impl Layout {
             }
             None => return Err(no_store("the directory has no .layerstore folder")),
         };
-        check_owner(&root)?;
-        check_owner(&private)?;
+        let root = access::check_root(root, sharing)?;
+        let private = private.shared(root.share());
+        access::check(&private, &root)?;
         check_version(&root, &private)?;
         let part = |of: &Dir, name| -> Result<Dir> {
             let dir = of.open_dir(name)?.ok_or_else(|| Error::Damaged {
                 path: of.path_of(name),
                 reason: "the directory is missing; `store init` makes it again".to_owned(),
             })?;
-            check_owner(&dir)?;
+            access::check(&dir, &root)?;
             Ok(dir)
         };
         let blobs = part(&root, "blobs")?;
@@ -133,7 +140,8 @@ impl Layout {
             parts: part(&private, "parts")?,
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
-            outboards: Outboards::new(&private),
+            outboards: Outboards::new(&root, &private),
+            hosts: OnceLock::new(),
             algorithms: Default::default(),
             root,
             private,
@@ -154,7 +162,7 @@ impl Layout {
         let Some(dir) = self.blobs.open_dir(algorithm.name())? else {
             return Ok(None);
         };
-        check_owner(&dir)?;
+        access::check(&dir, &self.root)?;
         Ok(Some(cell.get_or_init(|| dir)))
     }
 
@@ -164,7 +172,20 @@ impl Layout {
             Some(dir) => Ok(dir),
             None => {
                 let dir = self.blobs.make_dir(algorithm.name())?;
+                self.blobs.sync()?;
                 Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
+            }
+        }
+    }
+
+    /// The directory of what is agreed on about hosts.
+    pub(crate) fn hosts(&self) -> Result<&Dir> {
+        match self.hosts.get() {
+            Some(dir) => Ok(dir),
+            None => {
+                let dir = self.private.make_dir("hosts")?;
+                access::check(&dir, &self.root)?;
+                Ok(self.hosts.get_or_init(|| dir))
             }
         }
     }
@@ -215,25 +236,6 @@ impl Layout {
     }
 }
 
-pub(super) fn check_owner(dir: &Dir) -> Result<()> {
-    let (meta, user) = (dir.meta_of_self()?, sys::current_user());
-    let unsafe_because = |reason| Err(Error::Unsafe { path: dir.path().to_path_buf(), reason });
-    if meta.owner != user {
-        return unsafe_because(format!(
-            "it belongs to user {}, and this program runs as user {user}; use --root for a store \
-             of your own, or run as its owner",
-            meta.owner
-        ));
-    }
-    if meta.mode & 0o022 != 0 {
-        return unsafe_because(format!(
-            "others may write to it (mode {:03o}); take that away with `chmod go-w`",
-            meta.mode
-        ));
-    }
-    Ok(())
-}
-
 fn check_version(root: &Dir, private: &Dir) -> Result<()> {
     let Some(version) = read_small(private, "version", SMALL)? else {
         let path = root.path().to_path_buf();
@@ -259,6 +261,7 @@ fn check_version(root: &Dir, private: &Dir) -> Result<()> {
 }
 
 /// Writes a file that is not there yet, durable but for its name.
+#[cfg_attr(planted_faults, track_caller)]
 fn create(dir: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
     if dir.meta(name)?.is_some() {
         return Ok(());

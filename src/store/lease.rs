@@ -116,7 +116,7 @@ impl Lease {
         let aside = Aside::new(&layout.leases)?;
         aside.lock(LockMode::Exclusive)?;
         // The collector must be able to read it, whatever the umask.
-        aside.set_mode(0o600)?;
+        aside.set_mode(layout.leases.file_mode())?;
         let line = Record::Holder(format!("process {}: {holder}", std::process::id())).to_line();
         aside.file().write_all(line.as_bytes()).context("write", layout.leases.path_of(&id))?;
         let file = aside.name_new(&layout.leases, &id)?.ok_or_else(|| Error::Damaged {
@@ -184,7 +184,7 @@ impl Lease {
             let reason = "an earlier write to this lease failed; begin again".to_owned();
             return Err(Error::Damaged { path, reason });
         };
-        let written = file.write_all(lines.as_bytes()).context("write", path);
+        let written = sys::append(file, lines.as_bytes(), &path);
         if written.is_err() {
             *guard = Err(());
         }

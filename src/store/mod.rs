@@ -12,6 +12,7 @@
 //!     parts/ALGORITHM-HEX.{part,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
+//!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! `index`, `turn`, `gate`. A name under `blobs/` stands for bytes that are on disk; a ref stands
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
+mod access;
 mod blob;
 mod check;
 mod claim;
@@ -28,6 +30,7 @@ pub(crate) mod collector;
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
 mod groups;
+pub(crate) mod hosts;
 mod index_file;
 mod ingest;
 mod layout;
@@ -53,13 +56,16 @@ pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use hosts::{Hosts, Queued, Slot};
 pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
+pub use part_state::Version;
 pub use usage::{Amount, ImageUsage, Usage};
 
+use access::Sharing;
 pub(crate) use layout::Layout;
 
 #[cfg(doc)]
@@ -99,7 +105,20 @@ impl BlobStore {
     /// [`Error::NoStore`] if other things lie there, [`Error::Unsafe`] if others may write there,
     /// [`Error::UnsupportedVersion`], [`Error::Io`].
     pub fn init(root: impl AsRef<Path>) -> Result<BlobStore> {
-        Ok(BlobStore { layout: Arc::new(Layout::init(root.as_ref())?) })
+        BlobStore::made(Layout::init(root.as_ref(), Sharing::Private)?)
+    }
+
+    /// As [`init`](BlobStore::init), for a store that several users share: those who may write to
+    /// its root. A root that is new is its group's.
+    ///
+    /// They are one trust domain: each can change everything in the store, and read every blob
+    /// whose digest they know.
+    ///
+    /// # Errors
+    ///
+    /// As of [`init`](BlobStore::init).
+    pub fn init_shared(root: impl AsRef<Path>) -> Result<BlobStore> {
+        BlobStore::made(Layout::init(root.as_ref(), Sharing::Shared)?)
     }
 
     /// Opens the store at `root`.
@@ -109,7 +128,21 @@ impl BlobStore {
     /// [`Error::NoStore`], [`Error::Unsafe`] if it is another user's or others may write to it,
     /// [`Error::UnsupportedVersion`] if a newer program made it, [`Error::Damaged`], [`Error::Io`].
     pub fn open(root: impl AsRef<Path>) -> Result<BlobStore> {
-        Ok(BlobStore { layout: Arc::new(Layout::open(root.as_ref())?) })
+        BlobStore::made(Layout::open(root.as_ref(), Sharing::Private)?)
+    }
+
+    /// As [`open`](BlobStore::open), also where others may write to the root: the caller trusts
+    /// them. A store that is nobody else's is opened as by [`open`](BlobStore::open).
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](BlobStore::open).
+    pub fn open_shared(root: impl AsRef<Path>) -> Result<BlobStore> {
+        BlobStore::made(Layout::open(root.as_ref(), Sharing::Shared)?)
+    }
+
+    fn made(layout: Layout) -> Result<BlobStore> {
+        Ok(BlobStore { layout: Arc::new(layout) })
     }
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {
@@ -195,7 +228,6 @@ impl BlobStore {
     ///
     /// # Errors
     ///
-    /// [`Error::NotDurable`] if what was left there could not be relied on; it is discarded.
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn claim(&self, pinned: &Pinned) -> Result<Claim> {
         claim::claim(&self.layout, pinned)
@@ -209,6 +241,15 @@ impl BlobStore {
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn private_part(&self, pinned: &Pinned) -> Result<Part> {
         Part::private(&self.layout, pinned)
+    }
+
+    /// What processes agree on about the hosts that they fetch from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Unsafe`].
+    pub fn hosts(&self) -> Result<Hosts> {
+        Hosts::new(&self.layout)
     }
 
     /// Opens a blob. It stays readable even if it is collected.

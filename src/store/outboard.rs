@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use super::access;
 use super::groups::{self, GROUP, Groups, RECORD, Record, Tree};
-use super::layout::check_owner;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::sys::{self, Aside, Dir, Meta};
@@ -40,15 +40,16 @@ pub(crate) struct Outboards(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    root: Dir,
     private: Dir,
     on: AtomicBool,
     dirs: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
 impl Outboards {
-    pub(crate) fn new(private: &Dir) -> Outboards {
-        let (private, on) = (private.clone(), AtomicBool::new(true));
-        Outboards(Arc::new(Inner { private, on, dirs: Default::default() }))
+    pub(crate) fn new(root: &Dir, private: &Dir) -> Outboards {
+        let (root, private, on) = (root.clone(), private.clone(), AtomicBool::new(true));
+        Outboards(Arc::new(Inner { root, private, on, dirs: Default::default() }))
     }
 
     /// Whether group hashes are kept and compared.
@@ -72,8 +73,8 @@ impl Outboards {
         let Some(dir) = outboard.open_dir(algorithm.name())? else {
             return Ok(None);
         };
-        check_owner(&outboard)?;
-        check_owner(&dir)?;
+        access::check(&outboard, &self.0.root)?;
+        access::check(&dir, &self.0.root)?;
         Ok(Some(cell.get_or_init(|| dir).clone()))
     }
 
@@ -89,7 +90,7 @@ impl Outboards {
     /// that it is compared again.
     pub(crate) fn set_checked(&self, digest: &Digest) {
         let touched = self.dir(digest.algorithm()).and_then(|dir| match dir {
-            Some(dir) => dir.touch(&digest.hex()),
+            Some(dir) => dir.touch(&digest.hex()).map(drop),
             None => Ok(()),
         });
         if let Err(error) = touched {
@@ -271,8 +272,9 @@ impl GroupWriter {
         self.spill()?;
         let Some(aside) = self.aside else { return Ok(()) };
         sys::write_at(aside.file(), &header(digest, self.len, &root), 0, &aside.path())?;
-        aside.set_mode(0o600)?;
-        aside.name_over(&self.outboards.make_dir(self.algorithm)?, &digest.hex()).map(drop)
+        let dir = self.outboards.make_dir(self.algorithm)?;
+        aside.set_mode(dir.file_mode())?;
+        aside.name_over(&dir, &digest.hex()).map(drop)
     }
 }
 

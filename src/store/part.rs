@@ -2,13 +2,14 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::ingest::{BLOB_MODE, place_aside};
 use super::layout::Layout;
 use super::lease::Pinned;
 use super::outboard::BlobHasher;
 use super::part_names::PartNames;
-use super::part_state::{self, PartState};
+use super::part_state::{self, Account, PartState, Version};
 use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{self, Aside, Filesystem, Lock};
@@ -19,9 +20,11 @@ const WRITEBACK: u64 = 8 * 1024 * 1024;
 const STEP: u64 = 128 * 1024 * 1024;
 
 /// Bytes are read back in pieces of this size.
-const PIECE: u64 = 1024 * 1024;
+pub(super) const PIECE: u64 = 1024 * 1024;
 /// After so many bytes it is written down which are there: what a killed download may lose.
 const NOTE: u64 = 4 * 1024 * 1024;
+/// After so long too, so that those who wait see it grow.
+const NOTE_TIME: Duration = Duration::from_secs(5);
 
 /// A download under way: the bytes so far of a blob whose digest and size are known.
 ///
@@ -38,10 +41,14 @@ pub struct Part {
     ranges: Ranges,
     /// Up to where they are hashed.
     hashed: u64,
-    /// The account of them, once it is needed.
-    state: Option<PartState>,
+    /// The account of them, once it is needed. Boxed for its size.
+    state: Option<Box<PartState>>,
     /// How many bytes came since it was written down last.
     unnoted: u64,
+    /// When that was.
+    noted: Instant,
+    /// The versions of the blob that are written down.
+    versions: Vec<Version>,
     /// Up to where write-back was started.
     written_back: u64,
     /// Up to where space was set aside.
@@ -63,14 +70,14 @@ impl Pulse {
     ///
     /// [`Error::Io`].
     pub fn beat(&self) -> Result<()> {
-        self.layout.parts.touch(&self.lock)
+        self.layout.parts.touch(&self.lock).map(drop)
     }
 }
 
 #[derive(Debug)]
 pub(crate) enum Storage {
     /// `parts/ALG-HEX.part`, under the lock of its `.lock`.
-    Named { file: File, names: PartNames, _lock: Lock },
+    Named { file: File, names: Box<PartNames>, _lock: Lock },
     /// A file of nobody else's, for when the part's holder has stopped moving.
     Private(Aside),
 }
@@ -82,21 +89,18 @@ impl Part {
         Ok(Part::new(layout, pinned, Storage::Private(Aside::new(dir)?)))
     }
 
-    /// Takes over what an earlier holder wrote. It is synced first: an error that the kernel has
-    /// not reported yet would be lost with the holder.
+    /// Takes over what an earlier holder wrote. An error of its writes that the kernel has not
+    /// reported yet is reported to the sync of this holder's commit (`docs/protocol.md`).
     pub(crate) fn adopt(layout: &Arc<Layout>, pinned: &Pinned, storage: Storage) -> Result<Part> {
         let mut part = Part::new(layout, pinned, storage);
         let path = part.path();
-        if let Err(error) = sys::sync_data(part.file(), &path) {
-            part.discard()?;
-            return Err(error);
-        }
         let found = sys::Meta::of(part.file()).context("look at", &path)?;
         let noted = match &part.storage {
             Storage::Named { names, .. } => part_state::read(&layout.parts, &names.state)?,
-            Storage::Private(_) => None,
+            Storage::Private(_) => Account::default(),
         };
-        part.ranges = match noted {
+        part.versions = noted.versions;
+        part.ranges = match noted.ranges {
             // Whatever it says, there are no bytes beyond the end of the file.
             Some(noted) => {
                 part.keep_state()?;
@@ -124,6 +128,8 @@ impl Part {
             ranges: Ranges::default(),
             hashed: 0,
             unnoted: 0,
+            noted: Instant::now(),
+            versions: Vec::new(),
             written_back: 0,
             reserved: 0,
         }
@@ -142,6 +148,29 @@ impl Part {
     /// Which bytes are missing, in order.
     pub fn missing(&self) -> Vec<Range<u64>> {
         self.ranges.missing(0..self.pinned.size())
+    }
+
+    /// Which versions of the blob the bytes are of, as far as that was written down.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// Writes down that bytes of this version come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn note_version(&mut self, version: &Version) -> Result<()> {
+        if self.versions.contains(version) {
+            return Ok(());
+        }
+        self.versions.push(version.clone());
+        match &self.storage {
+            Storage::Named { names, .. } => {
+                part_state::note_version(&self.layout.parts, &names.state, version)
+            }
+            Storage::Private(_) => Ok(()),
+        }
     }
 
     fn first_gap(&self) -> u64 {
@@ -200,7 +229,7 @@ impl Part {
         }
         self.unnoted += bytes.len() as u64;
         self.ranges.insert(place);
-        if self.unnoted >= NOTE {
+        if self.unnoted >= NOTE || self.noted.elapsed() >= NOTE_TIME {
             self.note()?;
         }
         let end = self.first_gap();
@@ -237,7 +266,7 @@ impl Part {
 
     /// Writes down what is there, where an account is kept.
     fn note(&mut self) -> Result<()> {
-        self.unnoted = 0;
+        (self.unnoted, self.noted) = (0, Instant::now());
         match &mut self.state {
             Some(state) => state.note(&self.ranges),
             None => Ok(()),
@@ -246,7 +275,7 @@ impl Part {
 
     fn keep_state(&mut self) -> Result<()> {
         if let Storage::Named { names, .. } = &self.storage {
-            self.state = Some(PartState::open(&self.layout.parts, &names.state)?);
+            self.state = Some(Box::new(PartState::open(&self.layout.parts, &names.state)?));
         }
         Ok(())
     }
@@ -281,6 +310,7 @@ impl Part {
             self.layout.parts.unlink(&names.state)?;
         }
         self.state = None;
+        self.versions.clear();
         self.ranges = Ranges::default();
         *self.hasher = BlobHasher::new(self.pinned.digest().algorithm(), &self.layout.outboards);
         (self.hashed, self.unnoted, self.written_back, self.reserved) = (0, 0, 0, 0);
@@ -321,6 +351,8 @@ impl Part {
             Storage::Private(aside) => place_aside(&self.layout, aside, &expected, size)?,
             Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
+                // Before the sync: from here on whoever takes the part over after a kill knows that
+                // it may have failed, and does not sync this file again.
                 sys::set_mode(&file, BLOB_MODE, &path)?;
                 if let Err(error) = sys::sync_data(&file, &path) {
                     parts.unlink(&names.part)?;

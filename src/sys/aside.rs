@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
+use super::open::open_beneath;
 use super::{Dir, LockMode, sync};
 use crate::error::{IoContext, Result};
 
@@ -34,8 +35,8 @@ enum Form {
 impl Aside {
     /// A new file with mode 0600 on the file system of `dir`.
     pub(crate) fn new(dir: &Dir) -> Result<Aside> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::openat(dir.fd(), ".", flags, Mode::RUSR | Mode::WUSR) {
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        match open_beneath(dir.fd(), ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => Ok(Aside { file: Form::Nameless(File::from(fd)), dir: dir.clone() }),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                 Aside::hidden(dir)
@@ -73,7 +74,12 @@ impl Aside {
     }
 
     /// Takes the lock on the file before anybody can know it.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn lock(&self, mode: LockMode) -> Result<()> {
+        #[cfg(planted_faults)]
+        if super::planted::takes_lock(self.file(), &self.path()) {
+            return Ok(());
+        }
         let locked = match mode {
             LockMode::Shared => fs2::FileExt::try_lock_shared(self.file()),
             LockMode::Exclusive => fs2::FileExt::try_lock_exclusive(self.file()),
@@ -87,6 +93,7 @@ impl Aside {
     }
 
     /// Makes the bytes durable. The name comes after, and is made durable with its directory.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn sync(&self) -> Result<()> {
         sync::sync_data(self.file(), &self.path())
     }
@@ -98,7 +105,11 @@ impl Aside {
                 let own = format!("/proc/self/fd/{}", file.as_raw_fd());
                 let flags = AtFlags::SYMLINK_FOLLOW;
                 match rustix::fs::linkat(rustix::fs::CWD, &*own, to.fd(), name, flags) {
-                    Ok(()) => Ok(Some(file)),
+                    Ok(()) => {
+                        #[cfg(planted_faults)]
+                        super::planted::after_name(name, true);
+                        Ok(Some(file))
+                    }
                     Err(Errno::EXIST) => Ok(None),
                     Err(error) => to.refuses(name, error),
                 }

@@ -12,18 +12,50 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::open::open_beneath;
 use super::sync;
 use crate::error::{Error, IoContext, Result};
 
 /// An open directory. All its methods take the name of one entry, never a path.
 #[derive(Clone, Debug)]
-pub(crate) struct Dir(Arc<Inner>);
+pub(crate) struct Dir(Arc<Inner>, Share);
 
 #[derive(Debug)]
 struct Inner {
     fd: OwnedFd,
     /// For messages only.
     path: PathBuf,
+}
+
+/// Who may write beside the owner to what is made in a directory: the bits `020` and `002` of modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share(u32);
+
+impl Share {
+    /// As a directory of this mode has it.
+    pub(crate) fn of(mode: u32) -> Share {
+        Share(mode & 0o022)
+    }
+
+    /// Whether there is nobody.
+    pub(crate) fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this lets nobody write whom the other keeps out.
+    pub(crate) fn is_within(self, other: Share) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// Who may write may read.
+    fn of_files(self) -> u32 {
+        0o600 | self.0 | self.0 << 1
+    }
+
+    /// And list. What is made in a directory of a group is the group's, whoever makes it.
+    fn of_dirs(self) -> u32 {
+        0o700 | self.0 | self.0 << 1 | self.0 >> 1 | (self.0 & 0o020) << 6
+    }
 }
 
 /// What is known of a directory entry.
@@ -39,6 +71,8 @@ pub(crate) struct Meta {
     pub(crate) disk: u64,
     /// The owner's user id.
     pub(crate) owner: u32,
+    /// The group's id.
+    pub(crate) group: u32,
     /// Permission bits.
     pub(crate) mode: u32,
     /// When its content last changed.
@@ -77,12 +111,37 @@ impl Dir {
             Ok(Some(dir)) => Ok(dir),
             // A symbolic link that the user made: it is theirs to follow.
             Err(_) => Dir::open_root(path).context("open", path),
-            Ok(None) => parent.make_dir(name),
+            Ok(None) => {
+                let made = parent.make_dir(name)?;
+                parent.sync()?;
+                Ok(made)
+            }
         }
     }
 
+    /// Lets the group of this directory use it as its owner does.
+    pub(crate) fn share_with_group(&self) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(Share(0o020).of_dirs());
+        Ok(rustix::fs::fchmod(&self.0.fd, mode)?)
+    }
+
     fn new(fd: OwnedFd, path: PathBuf) -> Dir {
-        Dir(Arc::new(Inner { fd, path }))
+        Dir(Arc::new(Inner { fd, path }), Share::default())
+    }
+
+    /// The same directory, in which others may write to what is made.
+    pub(crate) fn shared(self, share: Share) -> Dir {
+        Dir(self.0, share)
+    }
+
+    /// Who may write to what is made here.
+    pub(crate) fn share(&self) -> Share {
+        self.1
+    }
+
+    /// The mode of a file that is made here and that is going to be changed.
+    pub(crate) fn file_mode(&self) -> u32 {
+        self.1.of_files()
     }
 
     /// The path, for messages.
@@ -101,39 +160,40 @@ impl Dir {
 
     /// Opens a directory in this one; `None` if there is none.
     pub(crate) fn open_dir(&self, name: &str) -> Result<Option<Dir>> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.0.fd, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Dir::new(fd, self.path_of(name)))),
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        match open_beneath(&self.0.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Dir::new(fd, self.path_of(name)).shared(self.1))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).context("open the directory", self.path_of(name)),
         }
     }
 
-    /// Opens a directory in this one, making it with mode 0700 if there is none. A name that is
-    /// new is durable on return.
+    /// Opens a directory in this one, making it if there is none, with mode 0700 and what this one
+    /// is shared with. A new name is durable after [`sync`](Dir::sync); so is one that somebody else
+    /// has just made.
     pub(crate) fn make_dir(&self, name: &str) -> Result<Dir> {
         match rustix::fs::mkdirat(&self.0.fd, name, Mode::RWXU) {
             Ok(()) => self.grant(name).context("set the mode of", self.path_of(name))?,
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error).context("make the directory", self.path_of(name)),
         }
-        let dir = self.open_dir(name)?.ok_or_else(|| Error::Damaged {
+        self.open_dir(name)?.ok_or_else(|| Error::Damaged {
             path: self.path_of(name),
             reason: "it was removed while it was being made".to_owned(),
-        })?;
-        self.sync()?;
-        Ok(dir)
+        })
     }
 
-    /// Gives the owner of a new directory what the umask took away. With a umask of 0777 it cannot
-    /// be opened before, but for its path.
+    /// Gives a new directory what the umask took away. With a umask of 0777 it cannot be opened
+    /// before, but for its path.
     fn grant(&self, name: &str) -> rustix::io::Result<()> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.0.fd, name, flags, Mode::empty())?;
-        if Meta::from(&rustix::fs::fstat(&fd)?).mode & 0o700 == 0o700 {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fd = open_beneath(&self.0.fd, name, flags, Mode::empty())?;
+        let (mode, wanted) = (Meta::from(&rustix::fs::fstat(&fd)?).mode, self.1.of_dirs());
+        if mode & wanted == wanted {
             return Ok(());
         }
-        rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RWXU)
+        let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        rustix::fs::chmod(own, Mode::from_raw_mode(wanted))
     }
 
     /// Opens a regular file for reading; `None` if there is nothing of that name.
@@ -146,38 +206,46 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
-    /// Opens a regular file for reading and writing, making it with mode 0600 if there is none.
+    /// Opens a regular file for reading and writing, making it if there is none, with mode 0600 and
+    /// what the directory is shared with.
     pub(crate) fn open_or_create(&self, name: &str) -> Result<File> {
-        let file = self.open_with(name, OFlags::RDWR | OFlags::CREATE)?;
+        self.create(name, OFlags::RDWR)
+    }
+
+    /// As [`open_or_create`](Dir::open_or_create), to write at its end.
+    pub(crate) fn open_append(&self, name: &str) -> Result<File> {
+        self.create(name, OFlags::WRONLY | OFlags::APPEND)
+    }
+
+    fn create(&self, name: &str, flags: OFlags) -> Result<File> {
+        let file = self.open_with(name, flags | OFlags::CREATE)?;
         let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
-        // The umask may have taken bits away, and then nobody could open it again.
-        if Meta::of(&file).context("look at", self.path_of(name))?.mode & 0o600 != 0o600 {
-            sync::set_mode(&file, 0o600, &self.path_of(name))?;
+        let (meta, wanted) =
+            (Meta::of(&file).context("look at", self.path_of(name))?, self.file_mode());
+        // The umask may have taken bits away, and whoever comes next must be able to open it. What
+        // another user made is for them to set right.
+        if meta.mode & wanted != wanted && meta.owner == super::current_user() {
+            sync::set_mode(&file, wanted, &self.path_of(name))?;
         }
         Ok(file)
     }
 
-    /// Opens a regular file to write at its end, making it with mode 0600 if there is none.
-    pub(crate) fn open_append(&self, name: &str) -> Result<File> {
-        let file = self.open_with(name, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-        let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
-        // The umask may have taken bits away, and whoever comes next must be able to open it.
-        sync::set_mode(&file, 0o600, &self.path_of(name))?;
-        Ok(file)
-    }
-
-    /// Gives an entry the time of now, as if it had just been written.
-    pub(crate) fn touch(&self, name: &str) -> Result<()> {
+    /// Gives an entry the time of now, as if it had just been written. `false`: it is another
+    /// user's, and this one may not write to it.
+    pub(crate) fn touch(&self, name: &str) -> Result<bool> {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times = Timestamps { last_access: now, last_modification: now };
-        rustix::fs::utimensat(&self.0.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .context("touch", self.path_of(name))
+        match rustix::fs::utimensat(&self.0.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::ACCESS) => Ok(false),
+            Err(error) => Err(error).context("touch", self.path_of(name)),
+        }
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<File>> {
         // Without NONBLOCK, a FIFO put in the file's place would hold the opener for ever.
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = match rustix::fs::openat(&self.0.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+        let mode = Mode::from_raw_mode(self.file_mode());
+        let fd = match open_beneath(&self.0.fd, name, flags | OFlags::NONBLOCK, mode) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error).context("open", self.path_of(name)),
@@ -192,11 +260,14 @@ impl Dir {
 
     /// What an entry is; `None` if there is none. Symbolic links are not followed.
     pub(crate) fn meta(&self, name: &str) -> Result<Option<Meta>> {
-        match rustix::fs::statat(&self.0.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let meta = match rustix::fs::statat(&self.0.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Meta::from(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).context("look at", self.path_of(name)),
-        }
+        };
+        #[cfg(planted_faults)]
+        super::planted::after_look();
+        meta
     }
 
     /// What this directory itself is.
@@ -219,14 +290,6 @@ impl Dir {
             .filter(|name| !matches!(name.as_deref(), Ok("." | ".."))))
     }
 
-    /// Gives the owner back the right to write to a file.
-    pub(crate) fn make_writable(&self, name: &str) -> Result<()> {
-        match self.open_file(name)? {
-            Some(file) => sync::set_mode(&file, 0o600, &self.path_of(name)),
-            None => Ok(()),
-        }
-    }
-
     /// Removes a file; whether there was one.
     pub(crate) fn unlink(&self, name: &str) -> Result<bool> {
         match rustix::fs::unlinkat(&self.0.fd, name, AtFlags::empty()) {
@@ -240,14 +303,21 @@ impl Dir {
     pub(crate) fn rename(&self, name: &str, to: &Dir, new: &str) -> Result<()> {
         rustix::fs::renameat(&self.0.fd, name, &to.0.fd, new)
             .map_err(|error| to.refuses(new, error))
-            .or_else(|error| error)
+            .or_else(|error| error)?;
+        #[cfg(planted_faults)]
+        super::planted::after_name(new, false);
+        Ok(())
     }
 
     /// Moves an entry to another directory unless the name is taken there; whether it was moved.
     pub(crate) fn rename_new(&self, name: &str, to: &Dir, new: &str) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.0.fd, name, &to.0.fd, new, flags) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                #[cfg(planted_faults)]
+                super::planted::after_name(new, true);
+                Ok(true)
+            }
             Err(Errno::EXIST) => Ok(false),
             // NFS, among others, has no such rename; a link refuses to replace as well.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
@@ -275,6 +345,7 @@ impl Dir {
     }
 
     /// Makes the names in this directory durable.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn sync(&self) -> Result<()> {
         sync::sync_all(&self.0.fd, self.path())
     }
@@ -292,6 +363,7 @@ impl From<&Stat> for Meta {
             len: u64::try_from(stat.st_size).unwrap_or(0),
             disk: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             owner: stat.st_uid,
+            group: stat.st_gid,
             mode: stat.st_mode & 0o7777,
             modified: SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos),
             links: stat.st_nlink as u64,

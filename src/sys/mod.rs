@@ -11,6 +11,9 @@ mod dir;
 mod filesystem;
 mod lock;
 mod map;
+mod open;
+#[cfg(planted_faults)]
+mod planted;
 mod sync;
 #[cfg(feature = "fetch")]
 mod user_file;
@@ -18,12 +21,13 @@ mod user_file;
 pub(crate) use aside::Aside;
 #[cfg(feature = "fetch")]
 pub(crate) use config::{list_config, read_config};
-pub(crate) use dir::{Dir, Meta};
+pub(crate) use dir::{Dir, Meta, Share};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
 pub(crate) use sync::{
-    empty, preallocate, read_at, read_some_at, set_mode, start_writeback, sync_data, write_at,
+    append, empty, preallocate, read_at, read_some_at, set_mode, start_writeback, sync_data,
+    write_at,
 };
 #[cfg(feature = "fetch")]
 pub(crate) use user_file::{change_user_file, read_user_file};

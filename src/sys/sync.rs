@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -12,18 +13,38 @@ use crate::error::{Error, IoContext, Result};
 ///
 /// A failure is final for this file: Linux reports a lost write once, and the next sync would
 /// return success with the data gone. The caller gives the file up.
+#[cfg_attr(planted_faults, track_caller)]
 pub(crate) fn sync_data(file: &File, path: &Path) -> Result<()> {
     sync_all(file, path)
 }
 
+#[cfg_attr(planted_faults, track_caller)]
 pub(super) fn sync_all(fd: impl AsFd, path: &Path) -> Result<()> {
-    rustix::fs::fsync(fd)
+    #[cfg(planted_faults)]
+    if super::planted::takes_sync(&fd, path) {
+        return Ok(());
+    }
+    // XFS, once it has shut down after an error, says of a directory whose changes it dropped that
+    // there is nothing to sync; but of no file of it can anything be known any more.
+    rustix::fs::fsync(&fd)
+        .and_then(|()| rustix::fs::fstat(&fd))
+        .map(drop)
         .map_err(|error| Error::NotDurable { path: path.to_path_buf(), source: error.into() })
 }
 
 /// Writes all bytes from `start` on, wherever the file's own position is.
 pub(crate) fn write_at(file: &File, bytes: &[u8], start: u64, path: &Path) -> Result<()> {
     file.write_all_at(bytes, start).context("write to", path)
+}
+
+/// Writes all bytes at the end of a file that was opened to be appended to, or of a new one.
+#[cfg_attr(planted_faults, track_caller)]
+pub(crate) fn append(mut file: &File, bytes: &[u8], path: &Path) -> Result<()> {
+    #[cfg(planted_faults)]
+    if super::planted::takes_append(file, bytes, path) {
+        return Ok(());
+    }
+    file.write_all(bytes).context("write", path)
 }
 
 /// Fills a buffer from a place of a file.

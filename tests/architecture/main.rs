@@ -31,7 +31,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 fn sources() -> Vec<Source> {
     let mut paths = Vec::new();
-    for folder in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
+    for folder in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets", "model/src"] {
         rust_files(&root().join(folder), &mut paths);
     }
     paths.sort();

@@ -89,7 +89,8 @@ impl Source {
     }
 }
 
-/// Whether the tokens at `at` are an attribute `#[test]` or `#[cfg(test)]`, also inside `all(…)`.
+/// Whether the tokens at `at` are an attribute `#[test]` or `#[cfg(test)]`, also inside `all(…)`, or
+/// that of the build with planted faults, which tests make for themselves.
 fn is_test_attribute(tokens: &[Token], at: usize) -> bool {
     if tokens[at].text != "#" || text(tokens, at + 1) != "[" {
         return false;
@@ -98,6 +99,7 @@ fn is_test_attribute(tokens: &[Token], at: usize) -> bool {
     let inside: Vec<&str> = tokens[at + 2..end].iter().map(|token| token.text.as_str()).collect();
     inside == ["test"]
         || inside.starts_with(&["cfg", "(", "test"])
+        || inside == ["cfg", "(", "planted_faults", ")"]
         || inside.starts_with(&["cfg", "(", "all", "(", "test"])
 }
 

@@ -15,3 +15,5 @@ mod printing;
 mod pull;
 mod remote;
 mod sandbox;
+mod shared;
+mod signals;

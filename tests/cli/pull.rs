@@ -1,10 +1,6 @@
 //! `pull`, from a registry in this process.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-
 use layerstore::oci::Algorithm;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::sandbox::{Sandbox, keys};
@@ -166,38 +162,6 @@ fn bars_on_a_terminal_end_in_lines() {
     let layer = short(&image.layers[1].digest);
     assert!(screen.contains(&format!("{layer}  fetched  ")), "{screen:?}");
     assert!(screen.ends_with(&format!("{name}@{digest}\r\n")), "{screen:?}");
-}
-
-#[test]
-fn a_signal_ends_a_pull_and_keeps_its_parts() {
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let (sandbox, registry) = (Sandbox::empty(), Registry::start());
-        let image = Image::of(&[Layer::random_file("big", 1, 3_000_000)]);
-        registry.push("demo", "1", &image);
-        let name = registry.reference("demo:1");
-        let layer = &image.layers[0];
-        registry.fault(Fault::on("GET", &layer.digest).then(Action::Hold(2_000_000)));
-        let mut command = sandbox.command(&["pull", "--plain-http", "--progress=json", &name]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let told = lines
-            .find(|line| line.contains("advanced") && line.contains(&layer.digest))
-            .expect("some of the layer came");
-        let told: Value = serde_json::from_str(&told).unwrap();
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        assert!(lines.any(|line| line.contains("a repeated pull goes on where this one stopped")));
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-        assert!(output.stdout.is_empty());
-
-        registry.clear_faults();
-        registry.release();
-        let report = sandbox.json(&["pull", "--plain-http", &name]);
-        let resumed = report["resumedBytes"].as_u64().unwrap();
-        let told = told["done"].as_u64().unwrap();
-        assert!(told > 0 && (told..=2_000_000).contains(&resumed), "{told} {report}");
-        assert_eq!(sandbox.run(&["check", "--read-data"]).code, Some(0));
-    }
 }
 
 #[test]

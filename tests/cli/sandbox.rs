@@ -111,7 +111,7 @@ impl Sandbox {
 }
 
 impl Done {
-    fn new(output: Output) -> Done {
+    pub(crate) fn new(output: Output) -> Done {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Done { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }

@@ -1,4 +1,5 @@
 //! A certificate authority of the test's own, and TLS in front of a registry.
+#![allow(dead_code, reason = "tests/hostile uses a part of it")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,6 +66,10 @@ impl Pair {
 /// What a front asks of those who connect to it.
 pub(crate) struct Front {
     pub(crate) pair: Pair,
+    /// The address of this machine to be reached at.
+    pub(crate) host: &'static str,
+    /// The port there; any that is free where it is 0.
+    pub(crate) port: u16,
     /// Whose certificates clients must have.
     pub(crate) clients: Option<Authority>,
     pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
@@ -72,7 +77,13 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn new(pair: Pair) -> Front {
-        Front { pair, clients: None, versions: vec![&version::TLS13, &version::TLS12] }
+        Front {
+            pair,
+            host: "127.0.0.1",
+            port: 0,
+            clients: None,
+            versions: vec![&version::TLS13, &version::TLS12],
+        }
     }
 
     /// Takes connections with TLS for a server without, and says at which port of this machine.
@@ -94,25 +105,26 @@ impl Front {
         };
         let chain = vec![self.pair.chain.der().clone()];
         let config = builder.with_single_cert(chain, self.pair.private).unwrap();
-        Running::new(TlsAcceptor::from(Arc::new(config)), backend)
+        Running::new((self.host, self.port), TlsAcceptor::from(Arc::new(config)), backend)
     }
 }
 
 /// A front at work; it ends when it is dropped.
 pub(crate) struct Running {
     pub(crate) port: u16,
+    address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Running {
-    fn new(acceptor: TlsAcceptor, backend: SocketAddr) -> Running {
+    fn new(address: (&str, u16), acceptor: TlsAcceptor, backend: SocketAddr) -> Running {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
+        let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
@@ -123,11 +135,11 @@ impl Running {
                 });
             }
         });
-        Running { port, runtime: Some(runtime) }
+        Running { port: address.port(), address, runtime: Some(runtime) }
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 }
 

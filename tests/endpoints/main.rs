@@ -6,6 +6,7 @@ mod command;
 mod credentials;
 mod mirrors;
 mod proxies;
+mod proxy;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;

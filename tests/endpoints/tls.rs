@@ -1,5 +1,9 @@
 //! Which certificates are taken, and which are shown.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+
 use layerstore::fetch::HttpRegistry;
 use layerstore::{Error, ErrorKind};
 use tokio_rustls::rustls::version;
@@ -153,6 +157,40 @@ fn tls_1_2_is_spoken() {
     let world = World::new();
     world.write(&format!("certs.d/{}/ca.crt", front.address()), &authority.pem);
     world.pull(world.client(""), &format!("{}/demo:1", front.address())).unwrap();
+}
+
+/// The answer to a greeting: TLS 1.1, a random number, no session, a cipher of those days.
+fn hello_of_1_1() -> Vec<u8> {
+    let mut hello = vec![0x16, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2];
+    hello.extend([7; 32]);
+    hello.extend([0, 0xc0, 0x13, 0]);
+    hello
+}
+
+#[test]
+fn tls_1_1_is_neither_offered_nor_spoken() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut head = [0; 5];
+        client.read_exact(&mut head).unwrap();
+        let mut greeting = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        client.read_exact(&mut greeting).unwrap();
+        client.write_all(&hello_of_1_1()).unwrap();
+        let mut alert = Vec::new();
+        client.read_to_end(&mut alert).ok();
+        (greeting, alert)
+    });
+    let world = World::new();
+    let error = world.pull(world.client(""), &format!("{address}/demo:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+    let (greeting, alert) = server.join().unwrap();
+    // The extension `supported_versions` (RFC 8446, section 4.2.1), of 1.3 and 1.2 alone.
+    let offered = |versions: &[u8]| greeting.windows(versions.len()).any(|it| it == versions);
+    assert!(offered(&[0, 43, 0, 5, 4, 3, 4, 3, 3]), "{greeting:?}");
+    // A fatal alert: protocol_version.
+    assert_eq!((alert[0], &alert[5..]), (0x15, &[2, 70][..]), "{error}");
 }
 
 #[test]

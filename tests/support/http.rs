@@ -164,6 +164,11 @@ fn parse(head: &[u8], connection: u64) -> io::Result<Request> {
     else {
         return Err(invalid("request line"));
     };
+    // A client that takes this server for a proxy names the whole address (RFC 9112, section 3.2.2).
+    let target = match target.strip_prefix("http://") {
+        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    };
     let headers = lines
         .map(|line| {
             let (name, value) = line.split_once(':').ok_or_else(|| invalid("header line"))?;

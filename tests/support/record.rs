@@ -17,6 +17,8 @@ pub struct Recorded {
     pub authorization: Option<String>,
     /// The `User-Agent` header field.
     pub user_agent: Option<String>,
+    /// Every header field and the body, as they came: tests look for secrets in wrong places.
+    pub text: String,
     /// Status of the answer; 0 while there is none, or when the connection was closed
     /// without one.
     pub status: u16,
@@ -32,6 +34,14 @@ impl Recorded {
             && (200..300).contains(&self.status)
             && self.path.ends_with(&format!("/blobs/{digest}"))
     }
+}
+
+fn text(request: &Request) -> String {
+    let mut text = format!("{} {}\n", request.method, request.target);
+    for (name, value) in &request.headers {
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    text + "\n" + &String::from_utf8_lossy(&request.body)
 }
 
 #[derive(Default)]
@@ -58,6 +68,7 @@ impl Log {
             range: own("range"),
             authorization: own("authorization"),
             user_agent: own("user-agent"),
+            text: text(request),
             status: 0,
             body_bytes_sent: 0,
             connection: request.connection,

@@ -1,7 +1,7 @@
 //! The registry as tests see it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ pub struct Registry {
 }
 
 /// Settings of a registry to be started.
-#[derive(Default)]
 pub struct Builder {
+    host: IpAddr,
     port: u16,
     auth: Login,
     token_server: Option<Arc<State>>,
@@ -60,9 +60,21 @@ pub struct Builder {
     page: Option<usize>,
 }
 
-#[derive(Default)]
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            auth: Login::None,
+            token_server: None,
+            throttle: None,
+            referrers: false,
+            page: None,
+        }
+    }
+}
+
 enum Login {
-    #[default]
     None,
     Basic(String, String),
     Bearer(Bearer),
@@ -111,6 +123,13 @@ impl Builder {
         self
     }
 
+    /// Listens on this address, to be another host than others.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<IpAddr>) -> Self {
+        self.host = host.into();
+        self
+    }
+
     /// Listens on this port, to take the place of a registry that was dropped.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -122,7 +141,8 @@ impl Builder {
     pub fn start(self) -> Registry {
         let (log, signals, faults) = (Arc::default(), Arc::default(), Arc::<Faults>::default());
         let mut started = None;
-        let server = Server::start(self.port, Arc::clone(&log), Arc::clone(&signals), |address| {
+        let bound = SocketAddr::new(self.host, self.port);
+        let server = Server::start(bound, Arc::clone(&log), Arc::clone(&signals), |address| {
             let state = Arc::new(self.state(address));
             started = Some(Arc::clone(&state));
             let (faults, throttle) = (Arc::clone(&faults), self.throttle);
@@ -180,7 +200,7 @@ impl Registry {
         Builder::default()
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `127.0.0.1:PORT`, or with the address that it was told to have.
     pub fn address(&self) -> String {
         self.server.address().to_string()
     }

@@ -1,7 +1,7 @@
 //! Threads and sockets: one thread accepts, one serves each connection.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -33,12 +33,12 @@ struct Shared {
 
 impl Server {
     pub(super) fn start(
-        port: u16,
+        bound: SocketAddr,
         log: Arc<Log>,
         signals: Arc<Signals>,
         handler: impl FnOnce(SocketAddr) -> Box<Handler>,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind on loopback");
+        let listener = TcpListener::bind(bound).expect("bind on loopback");
         let address = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
             handler: handler(address),

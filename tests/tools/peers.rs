@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 /// Each tag, and how many layers its image has: those of the tag before it and one more.
 pub(crate) const TAGS: [(&str, usize); 3] = [("debian", 1), ("debian-apt", 2), ("python", 3)];
 
+/// Where the registries of the tests have the images.
+pub(crate) fn data() -> PathBuf {
+    variable("LAYERSTORE_TEST_REGISTRY_DATA")
+}
+
 /// The layout that the images were pushed from.
 pub(crate) fn images() -> PathBuf {
     variable("LAYERSTORE_TEST_IMAGES")
@@ -34,7 +39,7 @@ fn variable(name: &str) -> PathBuf {
 pub(crate) struct Registry {
     script: Child,
     folder: PathBuf,
-    /// `127.0.0.1:PORT` of nginx, which counts.
+    /// `127.0.0.1:PORT` of nginx, which counts; of the registry, where there is none.
     pub(crate) address: String,
     /// `127.0.0.1:PORT` of the registry itself, past the counting.
     pub(crate) direct: String,
@@ -63,13 +68,23 @@ impl Registry {
         Self::start_with(folder, &["--htpasswd", htpasswd.to_str().expect("a path of a test")])
     }
 
+    /// Starts one that serves what lies in `data`, at most `rate` bytes a second on a connection.
+    pub(crate) fn start_over(folder: &Path, data: &Path, rate: &str) -> Self {
+        Self::start_on(folder, data, &["--nginx", "--rate", rate])
+    }
+
     fn start_with(folder: &Path, options: &[&str]) -> Self {
+        Self::start_on(folder, &data(), &[&["--nginx"], options].concat())
+    }
+
+    /// Starts one over other data than the images, with these options.
+    pub(crate) fn start_on(folder: &Path, data: &Path, options: &[&str]) -> Self {
+        let nginx = options.contains(&"--nginx");
         let mut script = tool()
             .arg("run")
             .arg(folder)
             .arg("--data")
-            .arg(variable("LAYERSTORE_TEST_REGISTRY_DATA"))
-            .arg("--nginx")
+            .arg(data)
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -80,8 +95,19 @@ impl Registry {
             let line = lines.next().expect("local-registry says why it failed on stderr");
             line.expect("an address is text")
         };
-        let (direct, address) = (address(), address());
+        let direct = address();
+        let address = if nginx { address() } else { direct.clone() };
         Self { script, folder: folder.to_path_buf(), address, direct }
+    }
+
+    /// Kills the registry; what is asked of nginx from then on is answered with 502.
+    pub(crate) fn cut(&self) {
+        assert!(tool().arg("cut").arg(&self.folder).status().expect("it can be run").success());
+    }
+
+    /// Starts it again at the address that it had.
+    pub(crate) fn revive(&self) {
+        assert!(tool().arg("revive").arg(&self.folder).status().expect("it can be run").success());
     }
 
     /// What nginx sent of each blob since the start. A request is counted when it has ended, so

@@ -5,6 +5,8 @@
 //! certificates or by a `hosts.toml`.
 
 mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hosts_toml;
 mod registries_conf;
 mod tls;

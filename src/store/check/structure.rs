@@ -3,8 +3,8 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
 use crate::store::part_names::{self, PartNames};
-use crate::store::{collector, leases};
-use crate::sys::{Aside, Dir, Meta, current_user};
+use crate::store::{collector, hosts, leases};
+use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
 /// end while the others have nothing to do.
@@ -14,7 +14,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
     &["version", "reserve"],
-    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect"],
+    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "hosts"],
 );
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
@@ -30,6 +30,7 @@ pub(super) fn look(
     look.locks()?;
     look.leases()?;
     look.parts()?;
+    look.hosts()?;
     look.blobs()?;
     for name in layout.quarantine.names()? {
         name?;
@@ -161,6 +162,24 @@ impl Look<'_> {
         Ok(())
     }
 
+    fn hosts(&mut self) -> Result<()> {
+        // The first stores have no such folder until somebody pulls.
+        let Some(dir) = self.layout.private.open_dir("hosts").ok().flatten() else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            match dir.meta(&name)? {
+                Some(meta) if hosts::is_name(&name) => {
+                    self.file(&format!(".layerstore/hosts/{name}"), &meta);
+                }
+                Some(_) => self.unknown(".layerstore/hosts/", &name),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     fn blobs(&mut self) -> Result<()> {
         for name in self.layout.blobs.names()? {
             let name = name?;
@@ -227,12 +246,14 @@ impl Look<'_> {
     }
 
     /// Blobs of our own have mode 0444. Those that another tool put there have the owner's right
-    /// to write as well, which harms nobody else.
+    /// to write as well, which harms nobody else. In a shared store anybody may have made anything,
+    /// and those may write to it who may write to its root.
     fn permissions(&mut self, path: &str, meta: &Meta) {
-        let user = current_user();
-        let message = if meta.owner != user {
+        let (user, share) = (current_user(), self.layout.root.share());
+        let others = !Share::of(meta.mode).is_within(share);
+        let message = if meta.owner != user && share.is_none() {
             format!("it belongs to user {}, and the store to user {user}", meta.owner)
-        } else if meta.mode & 0o022 != 0 && (meta.is_file || meta.is_dir) {
+        } else if others && (meta.is_file || meta.is_dir) {
             format!("others may write to it (mode {:03o}); use `chmod go-w`", meta.mode)
         } else if meta.mode & 0o400 == 0 {
             format!("its owner may not read it (mode {:03o}); use `chmod u+r`", meta.mode)

@@ -11,6 +11,10 @@ pub(crate) struct Global {
     #[arg(long, value_name = "DIR", env = "STORE_ROOT", hide_env_values = true, global = true)]
     pub(crate) root: Option<PathBuf>,
 
+    /// Use a store that a group, or everybody, may write to: all of them are trusted
+    #[arg(long, global = true)]
+    pub(crate) shared: bool,
+
     /// Print the result as JSON: sizes in bytes, times in seconds of Unix time
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -31,7 +31,7 @@ type Outcome = Result<Exit, Failure>;
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
     let group_hashes = cli.global.group_hashes == Switch::On;
-    let place = Place { root: cli.global.root, group_hashes };
+    let place = Place { root: cli.global.root, shared: cli.global.shared, group_hashes };
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
@@ -55,8 +55,10 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
 
 /// Where the store is, and how it is opened.
 struct Place {
-    /// What was said.
+    /// What was said, else the default.
     root: Option<PathBuf>,
+    /// Whether others may write to it.
+    shared: bool,
     group_hashes: bool,
 }
 
@@ -67,16 +69,22 @@ impl Place {
 
     /// The store, which must be there.
     fn open(&self) -> Result<BlobStore, Failure> {
-        self.opened(BlobStore::open(self.root()?)?)
+        Ok(self.set(match self.shared {
+            false => BlobStore::open(self.root()?)?,
+            true => BlobStore::open_shared(self.root()?)?,
+        }))
     }
 
     /// The store, which is made if there is nothing.
     fn open_or_init(&self) -> Result<BlobStore, Failure> {
-        self.opened(BlobStore::init(self.root()?)?)
+        Ok(self.set(match self.shared {
+            false => BlobStore::init(self.root()?)?,
+            true => BlobStore::init_shared(self.root()?)?,
+        }))
     }
 
-    fn opened(&self, store: BlobStore) -> Result<BlobStore, Failure> {
+    fn set(&self, store: BlobStore) -> BlobStore {
         store.set_group_hashes(self.group_hashes);
-        Ok(store)
+        store
     }
 }

@@ -1,0 +1,308 @@
+//! The connections to each host, and the hosts that want to be left alone, over all processes that
+//! pull into one store.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::origin::Origin;
+use super::progress::{Event, Observer};
+use super::task::blocking;
+use crate::error::{Error, RegistryMessage, Result};
+use crate::store::{Hosts, Queued, Slot};
+
+/// How often it is looked whether a connection has become free.
+const POLL: Duration = Duration::from_millis(25);
+/// How often waiting is told.
+const TELL: Duration = Duration::from_secs(1);
+/// How long a connection is waited for.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long a slot is kept after its connection was given up, so that its socket is closed before
+/// anybody else opens one.
+const LINGER: Duration = Duration::from_millis(20);
+/// How often those who have a connection look whether somebody waits, and how long one that gave a
+/// connection up keeps the others.
+const LOOK: Duration = Duration::from_millis(100);
+const RESPITE: Duration = Duration::from_millis(300);
+/// How long a large body may go on in the last slot while others wait.
+const TURN: Duration = Duration::from_secs(2);
+/// The most that is added at random to a wait that a host asked for.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// What one pull has to do with the hosts that it asks, beside other pulls and processes.
+///
+/// A request holds one of its host's connections from before it is sent until its answer has been
+/// read or dropped. Its clones are the same.
+#[derive(Clone)]
+pub struct Traffic(Arc<Inner>);
+
+struct Inner {
+    hosts: Hosts,
+    limit: usize,
+    /// For how long a host is left alone at most.
+    ceiling: Duration,
+    observer: Observer,
+    held: Mutex<HashMap<String, Held>>,
+}
+
+/// What this pull holds of one host.
+#[derive(Default)]
+struct Held {
+    /// How many large bodies are on their way.
+    large: usize,
+    /// When one of them was last broken off for somebody who waits.
+    yielded: Option<Instant>,
+    /// Slots whose connection is being closed.
+    closing: Vec<Closing>,
+}
+
+/// A slot that is kept until its socket is closed.
+struct Closing {
+    slot: Slot,
+    until: Instant,
+    /// Whether it can serve the next request of the same pull: not if it was given up for others.
+    ours: bool,
+}
+
+/// Leave to have one connection to a host.
+pub(super) struct Permit {
+    traffic: Traffic,
+    host: String,
+    /// There until the permit is dropped.
+    slot: Option<Slot>,
+    large: bool,
+    since: Instant,
+    looked: Mutex<Instant>,
+    /// Whether it was given up for somebody who waits.
+    yielded: AtomicBool,
+}
+
+/// What came of looking for a connection.
+enum Found {
+    Slot(Slot),
+    None(Option<Queued>),
+    Closed(Duration),
+}
+
+impl Traffic {
+    /// At most `limit` connections to each host, together with all others who say so, and no host
+    /// is left alone for longer than `ceiling`.
+    pub(super) fn new(
+        hosts: Hosts,
+        limit: usize,
+        ceiling: Duration,
+        observer: Observer,
+    ) -> Traffic {
+        let limit = limit.max(1);
+        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held: Mutex::default() }))
+    }
+
+    /// Waits for one of a host's connections. One who is not patient is told at once that a host
+    /// wants to be left alone.
+    pub(super) async fn enter(&self, to: &Origin, large: bool, patient: bool) -> Result<Permit> {
+        let (host, begun) = (to.to_string(), Instant::now());
+        let (mut queued, mut told) = (None, None::<Instant>);
+        loop {
+            // After so long a host may be asked once, whatever was said of it.
+            let heed = begun.elapsed() < LIMIT;
+            match self.look(&host, large, heed, queued.take()).await? {
+                Found::Slot(slot) => return Ok(self.permit(host, slot, large)),
+                Found::Closed(left) if patient => {
+                    let delay = left + spread(left);
+                    self.0.observer.tell(Event::Paused { host: host.clone(), delay });
+                    tokio::time::sleep(delay).await;
+                }
+                Found::Closed(left) => return Err(left_alone(host, left)),
+                Found::None(seen) => {
+                    queued = seen;
+                    if !heed {
+                        return Err(self.gave_up(&host, begun.elapsed()));
+                    }
+                    if told.is_none_or(|told| told.elapsed() >= TELL) {
+                        told = Some(Instant::now());
+                        let holder = self.0.hosts.holders(&host, 0..self.0.limit);
+                        self.0.observer.tell(Event::Queued { host: host.clone(), holder });
+                    }
+                    tokio::time::sleep(POLL + spread(POLL)).await;
+                }
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        host: &str,
+        large: bool,
+        heed: bool,
+        queued: Option<Queued>,
+    ) -> Result<Found> {
+        let (inner, host) = (Arc::clone(&self.0), host.to_owned());
+        blocking(move || {
+            let left =
+                if heed { inner.hosts.closed(&host, inner.ceiling)? } else { Duration::ZERO };
+            if !left.is_zero() {
+                return Ok(Found::Closed(left));
+            }
+            if let Some(slot) = inner.slot(&host, large)? {
+                return Ok(Found::Slot(slot));
+            }
+            let queued = match queued {
+                Some(queued) => Some(queued),
+                None => inner.hosts.queue(&host)?,
+            };
+            Ok(Found::None(queued))
+        })
+        .await
+    }
+
+    fn permit(&self, host: String, slot: Slot, large: bool) -> Permit {
+        if large {
+            self.0.held().entry(host.clone()).or_default().large += 1;
+        }
+        let (traffic, now) = (self.clone(), Instant::now());
+        let slot = Some(slot);
+        let (looked, yielded) = (Mutex::new(now), AtomicBool::new(false));
+        Permit { traffic, host, slot, large, since: now, looked, yielded }
+    }
+
+    fn gave_up(&self, host: &str, waited: Duration) -> Error {
+        let holder = self.0.hosts.holders(host, 0..self.0.limit);
+        Error::Locked {
+            what: "one of the connections to",
+            path: PathBuf::from(host),
+            holder,
+            waited,
+        }
+    }
+}
+
+impl Inner {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+        // Nothing that holds this lock can leave the map half changed.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A free connection, if there is one.
+    ///
+    /// The last is kept for what is small, and for what is given up as soon as somebody waits: so
+    /// manifests and tokens never wait for the end of a large blob.
+    fn slot(&self, host: &str, large: bool) -> Result<Option<Slot>> {
+        let alone = {
+            let mut held = self.held();
+            let held = held.entry(host.to_owned()).or_default();
+            let alone = large && held.large == 0 && self.limit > 1;
+            let fits = |it: &Closing| it.ours && (!alone || it.slot.number() + 1 < self.limit);
+            if let Some(at) = held.closing.iter().position(fits) {
+                return Ok(Some(held.closing.swap_remove(at).slot));
+            }
+            alone
+        };
+        match (large, alone) {
+            (true, true) => self.hosts.slot(host, 0..self.limit - 1),
+            (true, false) => self.hosts.slot(host, 0..self.limit),
+            (false, _) => self.hosts.slot(host, (0..self.limit).rev()),
+        }
+    }
+}
+
+impl Permit {
+    /// Whether there is a further connection to the same host. If so, it is kept for a moment.
+    pub(super) fn has_company(&self) -> Result<bool> {
+        let slot = self.traffic.0.hosts.slot(&self.host, 0..self.traffic.0.limit)?;
+        let found = slot.is_some();
+        if let Some(slot) = slot {
+            self.traffic.keep(&self.host, slot, LOOK, true);
+        }
+        Ok(found)
+    }
+
+    /// Whether this connection is to be given up, because somebody else waits for one and its pull
+    /// has another, or it is the last, which is nobody's for long.
+    pub(super) fn must_yield(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.large || looked.elapsed() < LOOK {
+            return false;
+        }
+        *looked = Instant::now();
+        let inner = &self.traffic.0;
+        let last = self.slot.as_ref().is_some_and(|slot| slot.number() + 1 == inner.limit);
+        let mut held = inner.held();
+        let Some(held) = held.get_mut(&self.host) else {
+            return false;
+        };
+        let may = match held.large {
+            0 | 1 => last && self.since.elapsed() >= TURN,
+            _ => held.yielded.is_none_or(|yielded| yielded.elapsed() >= RESPITE),
+        };
+        // Where it cannot be seen that somebody waits, nobody is given way to.
+        let yields = may && inner.hosts.is_queued(&self.host).unwrap_or(false);
+        if yields {
+            held.yielded = Some(Instant::now());
+            self.yielded.store(true, Ordering::Relaxed);
+        }
+        yields
+    }
+
+    /// The host wants to be left alone: all processes are told, if the wish can be borne at all.
+    pub(super) async fn leave_alone(&self, time: Duration) {
+        let (inner, host) = (Arc::clone(&self.traffic.0), self.host.clone());
+        if time > inner.ceiling || time.is_zero() {
+            return;
+        }
+        if let Err(error) = blocking(move || inner.hosts.close(&host, time)).await {
+            tracing::warn!(host = self.host, %error, "others are not told to leave the host alone");
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.large
+            && let Some(held) = self.traffic.0.held().get_mut(&self.host)
+        {
+            held.large = held.large.saturating_sub(1);
+        }
+        if let Some(slot) = self.slot.take() {
+            let ours = !self.yielded.load(Ordering::Relaxed);
+            self.traffic.keep(&self.host, slot, LINGER, ours);
+        }
+    }
+}
+
+impl Traffic {
+    /// Keeps a slot for a moment: until its socket is closed, which a task of the runtime does now, or
+    /// until it is used again.
+    fn keep(&self, host: &str, slot: Slot, time: Duration, ours: bool) {
+        // Without a runtime there is no connection either.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let until = Instant::now() + time;
+        self.0.held().entry(host.to_owned()).or_default().closing.push(Closing {
+            slot,
+            until,
+            ours,
+        });
+        let (inner, host) = (Arc::clone(&self.0), host.to_owned());
+        runtime.spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(held) = inner.held().get_mut(&host) {
+                let now = Instant::now();
+                held.closing.retain(|it| it.until > now);
+            }
+        });
+    }
+}
+
+/// A random time of up to as much as `time`, so that those who wait do not all come at once.
+fn spread(time: Duration) -> Duration {
+    time.min(SPREAD).mul_f64(fastrand::f64())
+}
+
+fn left_alone(url: String, left: Duration) -> Error {
+    let message = format!("it asked to be left alone for {} s more", left.as_secs() + 1);
+    let errors = vec![RegistryMessage { code: "TOOMANYREQUESTS".to_owned(), message }];
+    Error::Registry { url, status: 429, errors, retry_after: Some(left) }
+}

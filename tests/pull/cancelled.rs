@@ -1,0 +1,134 @@
+//! Futures that are dropped, at each point where they can be.
+
+use std::fs::File;
+use std::pin::pin;
+use std::task::Poll;
+
+use fs2::FileExt;
+
+use super::*;
+use crate::support::{Action, Fault, images};
+
+/// Polls a pull so many times, and drops it; whether it had ended by then. When this returns, the
+/// threads that it had given work to have ended too.
+fn drop_after(world: &World, puller: &Puller, polls: usize) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reference = world.reference("demo:1");
+    let ended = runtime.block_on(async {
+        let mut pull = pin!(puller.pull(&reference));
+        let mut left = polls;
+        let few = std::future::poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            match pull.as_mut().poll(context) {
+                Poll::Ready(result) => {
+                    result.unwrap();
+                    Poll::Ready(true)
+                }
+                // There is no other reason to wake up than that the pull has something to do.
+                Poll::Pending if left > 0 => Poll::Pending,
+                Poll::Pending => Poll::Ready(false),
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(60), few).await.expect("the pull hangs")
+    });
+    drop(runtime);
+    ended
+}
+
+/// No lock is held, no lease is there, and no name but those of blobs and of one part.
+fn assert_nothing_held(world: &World, parts: usize) {
+    for folder in ["locks", "parts"] {
+        for name in world.names_in(&format!(".layerstore/{folder}")) {
+            let path = world.store.root().join(".layerstore").join(folder).join(name);
+            let file = File::open(&path).unwrap();
+            file.try_lock_exclusive().unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        }
+    }
+    let found = world.names_in(".layerstore/parts");
+    assert!(found.iter().filter(|name| name.ends_with(".part")).count() <= parts, "{found:?}");
+    assert_eq!(world.names_in(".layerstore/leases"), [""; 0]);
+    for name in world.names_in("blobs/sha256") {
+        let digest = format!("sha256:{name}").parse::<Digest>().unwrap();
+        world.store.open_blob(&digest).unwrap().verify().unwrap();
+    }
+    assert_eq!(world.names_in(""), [".layerstore", "blobs", "index.json", "oci-layout"]);
+}
+
+/// Drops pulls of an image later and later, until one comes to its end.
+fn drop_at_every_point(image: &Image, prepare: impl Fn(&World)) -> usize {
+    for polls in 1.. {
+        let world = World::new();
+        world.registry.push("demo", "1", image);
+        prepare(&world);
+        let ended = drop_after(&world, &world.puller(), polls);
+        assert_nothing_held(&world, image.layers.len() + 1);
+        if let Ok(found) = world.store.find_ref(&world.reference("demo:1").to_string()) {
+            // The last step may have been given to a thread, and that ends it.
+            assert_eq!(found.descriptor.digest.to_string(), image.digest);
+            world.assert_blobs(image);
+        } else {
+            assert!(!ended);
+        }
+        world.registry.clear_faults();
+        world.pull("demo:1").unwrap();
+        world.assert_has("demo:1", image);
+        world.assert_tidy(0);
+        if ended {
+            return polls;
+        }
+    }
+    unreachable!("a pull ends")
+}
+
+#[test]
+fn at_every_point_of_a_pull() {
+    let points = drop_at_every_point(&images::synthetic(&[1000, 50_000, 600_000]), |_| {});
+    assert!(points > 10, "{points}");
+}
+
+#[test]
+fn at_every_point_of_a_pull_that_is_retried() {
+    let image = images::synthetic(&[1000, 400_000]);
+    let points = drop_at_every_point(&image, |world| {
+        for layer in &image.layers {
+            let fault = Fault::on("GET", &layer.digest).times(1);
+            world.registry.fault(fault.then(Action::CloseAfter(500)));
+        }
+    });
+    assert!(points > 10, "{points}");
+}
+
+#[test]
+fn while_it_waits_for_another_pull() {
+    let world = World::new();
+    let image = images::synthetic(&[3_000_000]);
+    world.registry.push("demo", "1", &image);
+    let layer = image.layers[0].digest.clone();
+    world.registry.fault(Fault::on("GET", &layer).times(1).then(Action::Hold(1_000_000)));
+    std::thread::scope(|scope| {
+        let holder = scope.spawn(|| world.pull("demo:1"));
+        assert!(world.registry.wait_held(1));
+        run(async {
+            let puller = world.puller();
+            let (observer, events) = recorder();
+            let (puller, reference) = (puller.observer(observer), world.reference("demo:1"));
+            let mut pull = pin!(puller.pull(&reference));
+            let waits = |event: &Event| matches!(event, Event::Waiting { .. });
+            loop {
+                let tick = tokio::time::sleep(Duration::from_millis(5));
+                tokio::select! {
+                    result = &mut pull => panic!("it ended: {result:?}"),
+                    () = tick => if events.lock().unwrap().iter().any(waits) { break },
+                }
+            }
+        });
+        world.registry.release();
+        holder.join().unwrap().unwrap();
+    });
+    assert_nothing_held(&world, 0);
+    world.assert_has("demo:1", &image);
+    assert_eq!(world.registry.blob_sends(&layer), 1);
+}

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Look whether a store has lost anything, with none of its own code.
+
+    checker.py STORE --ledger FILE [--second-readers]
+
+Every fault that is found is printed on a line. Exits with 1 if there is one. What must hold at any
+moment, also after a kill or a power cut and before anything was repaired:
+
+- oci-layout, index.json, version, leases parse; no file but what docs/format.md knows;
+- each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests;
+- every name under blobs/ is the hash of its file;
+- acknowledged leases are there, and what they keep; so are acknowledged blobs, until a collection;
+- nobody holds a lock (--busy, for a store in use, leaves this out).
+"""
+
+import argparse
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import layout  # noqa: E402
+import ledger as ledgers  # noqa: E402
+from layout import Damage  # noqa: E402
+
+# What may lie in each folder of a store, beside blobs, leases, parts and trash.
+KNOWN = {
+    "": {"oci-layout", "index.json", "blobs", ".layerstore"},
+    ".layerstore": {
+        "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
+    },
+    ".layerstore/locks": set(layout.LOCKS),
+    ".layerstore/quarantine": set(),
+    "blobs": set(layout.HEX),
+}
+HIDDEN = ".new-"
+
+
+@dataclass
+class Report:
+    """What was found, and how much was looked at."""
+
+    problems: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    refs: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    leases: int = 0
+    parts: int = 0
+    temporary: int = 0
+
+    def add(self, kind, message):
+        self.problems.append(f"{kind}: {message}")
+
+
+def check(root, expected=None, *, busy=False, second_readers=False, now=None):
+    """Checks a store at rest. `expected` is what `ledger.expected` says, or the path of a ledger;
+    without one, only what holds for every store is looked at."""
+    now = time.time() if now is None else now
+    if isinstance(expected, (str, os.PathLike)):
+        expected = ledgers.expected(ledgers.read(expected), now)
+    look = _Look(os.path.abspath(root), Report(), expected or ledgers.Expected())
+    # One whose making was killed is no store yet, and nothing was acknowledged in it.
+    if not os.path.exists(look.at(".layerstore/version")):
+        look.unmade()
+        return look.report
+    look.versions()
+    look.names()
+    look.blobs()
+    look.refs(strict=expected is not None)
+    look.leases(strict=expected is not None, now=now)
+    look.puts()
+    if not busy:
+        look.locks()
+    if second_readers:
+        look.second_readers()
+    return look.report
+
+
+class _Look:
+    def __init__(self, root, report, expected):
+        self.root, self.report, self.expected = root, report, expected
+        # Sizes of the blobs whose bytes are those of their names.
+        self.good = {}
+
+    def at(self, path):
+        return os.path.join(self.root, path)
+
+    def unmade(self):
+        due = [it for it in self.expected.refs.items() if None not in it[1]]
+        if due or self.expected.leases or self.expected.blobs:
+            self.report.add("layout", "there is no store, and things were acknowledged in it")
+
+    def versions(self):
+        for path, good in (
+            ("oci-layout", lambda text: json.loads(text) == {"imageLayoutVersion": "1.0.0"}),
+            (".layerstore/version", lambda text: text == b"1\n"),
+        ):
+            try:
+                with open(self.at(path), "rb") as file:
+                    text = file.read()
+                if not good(text):
+                    self.report.add("layout", f"{path} says {text[:80]!r}")
+            except (OSError, ValueError) as error:
+                self.report.add("layout", f"{path}: {error}")
+
+    # --- Names ---
+
+    def names(self):
+        for folder, known in KNOWN.items():
+            for name in layout.listing(self.at(folder)):
+                self.name(folder, name, name in known, temporary=folder in ("", ".layerstore"))
+        for name in layout.HEX:
+            for blob in layout.listing(self.at(f"blobs/{name}")):
+                is_blob = layout.is_digest(f"{name}:{blob}")
+                self.name(f"blobs/{name}", blob, is_blob, temporary=True, modes=(0o444,))
+        for name in layout.listing(self.at(".layerstore/parts")):
+            is_part = layout.part_digest(name) is not None
+            modes = (0o600, 0o444) if name.endswith(".part") else (0o600,)
+            self.name(".layerstore/parts", name, is_part, temporary=True, modes=modes)
+            self.report.parts += name.endswith(".part")
+        for name in layout.listing(self.at(".layerstore/leases")):
+            is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")
+            self.name(".layerstore/leases", name, is_lease, temporary=True, modes=(0o600,))
+            self.report.leases += is_lease
+        for name in layout.listing(self.at(".layerstore/hosts")):
+            is_host = re.fullmatch(r"[0-9a-f]{32}\.([0-9]{1,6}|queue|closed)", name) is not None
+            self.name(".layerstore/hosts", name, is_host, temporary=True, modes=(0o600,))
+
+    def name(self, folder, name, is_known, temporary=False, modes=None):
+        path = os.path.join(folder, name)
+        found = layout.look(self.at(path))
+        if found is None:
+            return
+        if temporary and name.startswith(HIDDEN):
+            self.report.temporary += 1
+        elif not is_known:
+            self.report.add("stray", f"{path}: no store has a file of this name")
+        elif modes and not layout.is_regular(found):
+            self.report.add("type", f"{path} is not a regular file")
+        elif modes and stat.S_IMODE(found.st_mode) not in modes:
+            self.report.add("mode", f"{path} has mode {stat.S_IMODE(found.st_mode):04o}")
+
+    # --- Blobs ---
+
+    def blobs(self):
+        for digest, size in layout.blobs(self.root).items():
+            path = layout.blob_path(self.root, digest)
+            found = layout.look(path)
+            if found is None or not layout.is_regular(found):
+                continue
+            algorithm, _, name = digest.partition(":")
+            try:
+                actual = layout.hash_file(path, algorithm)
+            except FileNotFoundError:
+                continue
+            if actual is None:
+                self.report.notes.append(f"{digest} was not hashed: hashlib has no {algorithm}")
+            elif actual != name:
+                message = f"the name {digest} stands for {size} bytes of {algorithm}:{actual}"
+                self.report.add("blob", message)
+                continue
+            self.good[digest] = size
+            self.report.blobs += 1
+            self.report.bytes += size
+
+    def needs(self, digest, size, whose):
+        """A blob has to be there."""
+        found = self.good.get(digest)
+        if found is None:
+            self.report.add("lost", f"{digest} of {whose} is missing or damaged")
+        elif size is not None and found != size:
+            self.report.add("size", f"{digest} of {whose} has {found} bytes and not {size}")
+
+    def whole(self, digest, size, whose):
+        """A root and what it is made of have to be there. Of the children of an index, those that
+        are: a platform that was not pulled is none; but not all of them may be absent."""
+        self.needs(digest, size, whose)
+        value = layout.document(self.root, digest)
+        if value is None:
+            return
+        present = 0
+        for child, is_needed in layout.children(value):
+            if is_needed:
+                self.needs(child["digest"], child["size"], whose)
+            elif child["digest"] in self.good:
+                present += 1
+                self.whole(child["digest"], child["size"], whose)
+        if value.get("manifests") and not present:
+            self.report.add("lost", f"no platform of {whose} is there")
+
+    # --- Refs, leases, blobs that were put ---
+
+    def refs(self, strict):
+        try:
+            named = layout.refs(self.root)
+        except Damage as damage:
+            self.report.add("index", str(damage))
+            return
+        self.report.refs = len(named)
+        for name, descriptor in named.items():
+            self.whole(descriptor["digest"], descriptor["size"], name)
+            if strict and name not in self.expected.refs:
+                self.report.add("ref", f"nobody ever named {name}")
+            for digest, size in self.expected.wanted.get((name, descriptor["digest"]), {}).items():
+                self.needs(digest, size, name)
+        for name, admissible in self.expected.refs.items():
+            found = named[name]["digest"] if name in named else None
+            if found not in admissible:
+                allowed = " or ".join(sorted(str(it) for it in admissible))
+                self.report.add("ref", f"{name} is {found} and should be {allowed}")
+
+    def leases(self, strict, now):
+        try:
+            found = layout.leases(self.root)
+        except Damage as damage:
+            self.report.add("lease", str(damage))
+            return
+        for name, trees in self.expected.leases.items():
+            if name not in found:
+                self.report.add("lease", f"the lease {name} was acknowledged and is gone")
+                continue
+            if not found[name].lasts(now) or not set(trees) <= found[name].trees:
+                self.report.add("lease", f"the lease {name} does not keep {' '.join(trees)}")
+            for tree in trees:
+                self.whole(tree, None, f"the lease {name}")
+        known = self.expected.leases.keys() | self.expected.maybe_leases
+        lasting = [name for name in found if name not in known and found[name].lasts(now)]
+        if strict and len(lasting) > self.expected.unknown_leases:
+            self.report.add("lease", f"nobody made, or somebody removed: {' '.join(lasting)}")
+
+    def puts(self):
+        for digest, size in self.expected.blobs.items():
+            self.needs(digest, size, "an acknowledged put")
+
+    # --- Locks and other readers ---
+
+    def locks(self):
+        held = layout.locks()
+        for folder in ("locks", "leases", "parts", "hosts"):
+            for name in layout.listing(self.at(f".layerstore/{folder}")):
+                path = f".layerstore/{folder}/{name}"
+                pid = layout.lock_holder(self.at(path), held)
+                if pid is not None:
+                    self.report.add("lock", f"process {pid} holds {path}")
+
+    def second_readers(self):
+        """skopeo copies each image, which hashes it, and umoci reads its history."""
+        try:
+            named = layout.refs(self.root)
+        except Damage:
+            return
+        for name, descriptor in named.items():
+            image = f"{self.root}:{name}"
+            with tempfile.TemporaryDirectory() as target:
+                raw = self.reads(["skopeo", "inspect", "--raw", f"oci:{image}"])
+                value = layout.document(self.root, descriptor["digest"])
+                if raw is None or value is None or "manifests" in value:
+                    continue
+                if json.loads(raw) != value:
+                    self.report.add("reader", f"skopeo shows another manifest of {name}")
+                if "image.config" in value["config"].get("mediaType", ""):
+                    self.reads(["skopeo", "copy", "--quiet", f"oci:{image}", f"dir:{target}/image"])
+                    self.reads(["umoci", "stat", "--json", "--image", image])
+
+    def reads(self, command):
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            self.report.add("reader", f"{command[0]} is not installed")
+            return None
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            self.report.add("reader", f"{' '.join(command)}: {' '.join(said)}")
+            return None
+        return done.stdout
+
+
+def after_collection(root, alive):
+    """What is wrong with the blobs after a collection without grace that had to leave `alive`."""
+    there = layout.blobs(root).keys()
+    lost = [f"lost: the collection removed {digest}" for digest in sorted(alive - there)]
+    kept = [f"kept: the collection left {digest}" for digest in sorted(there - alive)]
+    trash = [f"kept: trash/{it}" for it in layout.listing(os.path.join(root, ".layerstore/trash"))]
+    return lost + kept + trash
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("store")
+    parser.add_argument("--ledger")
+    parser.add_argument("--busy", action="store_true", help="locks may be held")
+    parser.add_argument("--second-readers", action="store_true", help="skopeo and umoci read it too")
+    given = parser.parse_args()
+    report = check(
+        given.store, given.ledger, busy=given.busy, second_readers=given.second_readers
+    )
+    for line in report.problems:
+        print(line)
+    for line in report.notes:
+        print("note:", line)
+    print(
+        f"{report.refs} refs, {report.blobs} blobs of {report.bytes} bytes, {report.leases} leases, "
+        f"{report.parts} parts, {report.temporary} temporary files: {len(report.problems)} faults"
+    )
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

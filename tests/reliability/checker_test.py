@@ -1,0 +1,333 @@
+#!/usr/bin/env python3
+"""Each kind of fault, planted in a copy of a sound store, is reported by the checker; and nothing
+is in a sound one. Prints how many were planted and caught."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import checker  # noqa: E402
+import layout  # noqa: E402
+import ledger as ledgers  # noqa: E402
+import samples  # noqa: E402
+
+APP, MULTI, OTHER = "registry.test/app:v1", "registry.test/multi:v1", "registry.test/other:v1"
+LEASE, OLD_LEASE = "0" * 31 + "1", "0" * 31 + "2"
+
+
+class Case(unittest.TestCase):
+    planted = caught = 0
+
+    def setUp(self):
+        self.temp = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temp.cleanup)
+        self.root = os.path.join(self.temp.name, "store")
+        self.images = images = samples.standard()
+        self.app, self.multi = images.images["app:v1"], images.images["multi:v1"]
+        self.other = images.images["other:v1"]
+        manifests = json.loads(images.blobs[self.multi["digest"]])["manifests"]
+        self.arm = manifests[1]["digest"]
+        self.put = samples.digest_of(b"a blob that was put")
+        images.blobs[self.put] = b"a blob that was put"
+        wanted = {
+            APP: images.closure(self.app),
+            MULTI: images.closure(self.multi, without=(self.arm,)),
+        }
+        samples.make_store(self.root)
+        for blobs in (*wanted.values(), images.closure(self.other), [self.put]):
+            samples.add_blobs(self.root, images, blobs)
+        samples.set_refs(self.root, {APP: self.app, MULTI: self.multi})
+        samples.add_lease(self.root, LEASE, "holder test", f"tree {self.other['digest']}", "until never")
+        samples.add_lease(self.root, OLD_LEASE, "holder test", f"blob {self.put}")
+        layer = json.loads(images.blobs[images.images["app:v2"]["digest"]])["layers"][2]
+        self.half = layer["digest"]
+        data = images.blobs[self.half]
+        samples.add_part(self.root, self.half, data[:30000], [(0, 10000), (20000, 30000)])
+        self.book = os.path.join(self.temp.name, "ledger")
+        with ledgers.Ledger(self.book) as book:
+            for name, root in ((APP, self.app), (MULTI, self.multi)):
+                book.acknowledged("pull", ref=name, digest=root["digest"], wanted=wanted[name])
+            book.acknowledged("put", digest=self.put, size=len(images.blobs[self.put]))
+            book.acknowledged("lease-add", lease=LEASE, trees=[self.other["digest"]], until=None)
+
+    # --- Helpers ---
+
+    def at(self, path):
+        return os.path.join(self.root, path)
+
+    def blob(self, digest):
+        return layout.blob_path(self.root, digest)
+
+    def problems(self, **how):
+        return checker.check(self.root, self.book, **how).problems
+
+    def reports(self, kind, text="", **how):
+        """The checker has found what was planted just now, under this kind."""
+        Case.planted += 1
+        found = self.problems(**how)
+        self.assertTrue(found, "nothing was reported")
+        self.assertTrue(any(it.startswith(kind + ":") and text in it for it in found), found)
+        Case.caught += 1
+
+    def record(self, op, outcome, **what):
+        with ledgers.Ledger(self.book) as book:
+            name = book.begin(op, **what)
+            if outcome:
+                getattr(book, outcome)(name)
+
+    def overwrite(self, path, data):
+        os.chmod(path, 0o644)
+        with open(path, "r+b") as file:
+            file.write(data)
+        os.chmod(path, 0o444)
+
+    def a_layer(self, root):
+        return json.loads(self.images.blobs[root["digest"]])["layers"][0]["digest"]
+
+
+class Sound(Case):
+    def test_a_sound_store_has_no_fault(self):
+        report = checker.check(self.root, self.book)
+        self.assertEqual(report.problems, [])
+        self.assertEqual((report.refs, report.leases, report.parts), (2, 2, 1))
+
+    def test_missing_bytes_are_counted_by_account_and_length(self):
+        data = self.images.blobs[self.half]
+        self.assertEqual(layout.missing_bytes(self.root, {self.half: len(data)}), len(data) - 20000)
+        os.unlink(self.at(f".layerstore/parts/{self.half.replace(':', '-')}.state"))
+        self.assertEqual(layout.missing_bytes(self.root, {self.half: len(data)}), len(data) - 30000)
+        self.assertEqual(layout.missing_bytes(self.root, {self.put: 19}), 0)
+
+    def test_the_live_set_is_what_refs_and_lasting_leases_lead_to(self):
+        alive = layout.live(self.root, time.time())
+        wanted = set()
+        for root in (self.app, self.multi, self.other):
+            wanted |= self.images.closure(root, without=(self.arm,)).keys()
+        self.assertEqual(alive, wanted)
+        self.assertEqual(checker.after_collection(self.root, alive), [f"kept: the collection left {self.put}"])
+        os.unlink(self.blob(self.a_layer(self.other)))
+        self.assertIn("lost", checker.after_collection(self.root, alive)[0])
+
+    def test_a_document_about_a_live_one_is_live(self):
+        about = self.images.manifest([], subject=self.app)
+        samples.add_blobs(self.root, self.images, self.images.closure(about))
+        self.assertIn(about["digest"], layout.live(self.root, time.time()))
+
+
+class Files(Case):
+    def test_documents_of_the_layout(self):
+        for path, kind in (
+            ("oci-layout", "layout"),
+            ("index.json", "index"),
+            (".layerstore/version", "layout"),
+        ):
+            for data in (b"", bytes(9), b"{}", b"[1"):
+                with open(self.at(path), "rb") as file:
+                    before = file.read()
+                with open(self.at(path), "wb") as file:
+                    file.write(data)
+                self.reports(kind)
+                with open(self.at(path), "wb") as file:
+                    file.write(before)
+        self.assertEqual(self.problems(), [])
+        os.unlink(self.at("index.json"))
+        self.reports("index")
+
+    def test_a_store_that_is_gone(self):
+        os.unlink(self.at(".layerstore/version"))
+        self.reports("layout", "there is no store")
+
+    def test_stray_files(self):
+        for path in (
+            "x", "blobs/x", "blobs/sha256/x", "blobs/sha256/" + "A" * 64, ".layerstore/x",
+            ".layerstore/locks/x", ".layerstore/leases/x", ".layerstore/parts/x",
+            ".layerstore/locks/.new-x", f".layerstore/parts/sha256-{'0' * 63}.part",
+            ".layerstore/quarantine/x", ".layerstore/hosts/x",
+        ):  # fmt: skip
+            with open(self.at(path), "wb"):
+                pass
+            self.reports("stray", path)
+            os.unlink(self.at(path))
+
+    def test_types_and_modes(self):
+        layer = self.a_layer(self.app)
+        os.chmod(self.blob(layer), 0o600)
+        self.reports("mode", layer.partition(":")[2])
+        os.unlink(self.blob(layer))
+        os.symlink("/dev/null", self.blob(layer))
+        self.reports("type")
+        self.reports("lost", layer)
+
+    def test_locks(self):
+        part = f".layerstore/parts/{self.half.replace(':', '-')}.lock"
+        for path in (".layerstore/locks/gate", part, f".layerstore/leases/{LEASE}"):
+            with open(self.at(path), "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                self.reports("lock", path)
+                self.assertEqual(self.problems(busy=True), [])
+
+
+class Blobs(Case):
+    def test_bytes_that_are_not_those_of_the_name(self):
+        layer = self.blob(self.a_layer(self.app))
+        self.overwrite(layer, b"\0\0")
+        self.reports("blob")
+        self.reports("lost", f"of {APP}")
+
+    def test_a_blob_that_no_ref_needs_is_hashed_too(self):
+        blank = self.at("blobs/sha256/" + "0" * 64)
+        samples.write(blank, b"", 0o444)
+        self.reports("blob")
+
+    def test_an_empty_and_a_cut_blob(self):
+        for size in (0, 100):
+            os.truncate(self.blob(self.a_layer(self.app)), size)
+            self.reports("blob")
+
+    def test_each_blob_that_is_missing(self):
+        for digest in self.images.closure(self.app):
+            path = self.blob(digest)
+            os.rename(path, self.at("../aside"))
+            self.reports("lost", digest)
+            os.rename(self.at("../aside"), path)
+
+    def test_the_platform_that_was_pulled_is_missing(self):
+        manifests = json.loads(self.images.blobs[self.multi["digest"]])["manifests"]
+        os.unlink(self.blob(manifests[0]["digest"]))
+        self.reports("lost", f"no platform of {MULTI}")
+
+    def test_a_size_that_is_not_the_descriptor_s(self):
+        samples.set_refs(self.root, {APP: {**self.app, "size": 1}, MULTI: self.multi})
+        self.reports("size", self.app["digest"])
+
+    def test_a_put_blob_is_gone(self):
+        os.unlink(self.blob(self.put))
+        self.reports("lost", self.put)
+        # One with a grace time of an hour could not have removed it, one without might have.
+        self.record("gc", "killed", grace=3600)
+        self.reports("lost", self.put)
+        self.record("gc", None, grace=0)
+        self.assertEqual(self.problems(), [])
+
+
+class Refs(Case):
+    def test_a_lost_a_foreign_and_a_wrong_ref(self):
+        samples.set_refs(self.root, {APP: self.app})
+        self.reports("ref", MULTI)
+        samples.set_refs(self.root, {APP: self.app, MULTI: self.multi, OTHER: self.other})
+        self.reports("ref", "nobody ever named")
+        samples.set_refs(self.root, {APP: self.other, MULTI: self.multi})
+        self.reports("ref", APP)
+
+    def test_a_name_twice(self):
+        with open(self.at("index.json"), "rb") as file:
+            value = json.load(file)
+        value["manifests"] *= 2
+        with open(self.at("index.json"), "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        self.reports("index", "twice")
+
+    def test_what_was_not_acknowledged_may_have_happened_or_not(self):
+        for outcome in (None, "killed", "failed"):
+            self.record("tag", outcome, ref=OTHER, digest=self.other["digest"])
+            self.assertEqual(self.problems(), [])
+        samples.set_refs(self.root, {APP: self.app, MULTI: self.multi, OTHER: self.other})
+        self.assertEqual(self.problems(), [])
+        samples.set_refs(self.root, {APP: self.app, MULTI: self.multi, OTHER: self.app})
+        self.reports("ref", OTHER)
+
+    def test_an_acknowledged_removal_and_change(self):
+        self.record("tag", "done", ref=APP, digest=self.other["digest"])
+        self.reports("ref", APP)
+        samples.set_refs(self.root, {APP: self.other, MULTI: self.multi})
+        self.assertEqual(self.problems(), [])
+        self.record("rm", "done", ref=APP)
+        self.reports("ref", APP)
+        samples.set_refs(self.root, {MULTI: self.multi})
+        self.assertEqual(self.problems(), [])
+
+    def test_changes_at_the_same_time_may_end_in_any_order(self):
+        with ledgers.Ledger(self.book) as book:
+            one = book.begin("tag", ref=APP, digest=self.other["digest"])
+            two = book.begin("rm", ref=APP)
+            book.done(two)
+            book.done(one)
+        for refs in ({APP: self.other}, {}):
+            samples.set_refs(self.root, {MULTI: self.multi, **refs})
+            self.assertEqual(self.problems(), [])
+        samples.set_refs(self.root, {MULTI: self.multi, APP: self.app})
+        self.reports("ref", APP)
+
+
+class Leases(Case):
+    def test_a_lost_lease_a_lost_tree_and_a_damaged_line(self):
+        path = self.at(f".layerstore/leases/{LEASE}")
+        with open(path, "rb") as file:
+            text = file.read()
+        for bad in (text.replace(b"tree", b"tref"), text[20:], text + b"until never 00000000\n"):
+            with open(path, "wb") as file:
+                file.write(bad)
+            self.reports("lease")
+        samples.add_lease(self.root, LEASE, "holder test", "until never")
+        self.reports("lease", "does not keep")
+        os.unlink(path)
+        self.reports("lease", "is gone")
+
+    def test_what_a_lease_keeps_is_gone(self):
+        os.unlink(self.blob(self.a_layer(self.other)))
+        self.reports("lost", f"the lease {LEASE}")
+
+    def test_a_lease_that_nobody_made(self):
+        samples.add_lease(self.root, "f" * 32, "holder test", f"blob {self.put}", "until never")
+        self.reports("lease", "f" * 32)
+        self.record("lease-add", "killed", trees=[self.put], until=None)
+        self.assertEqual(self.problems(), [])
+
+    def test_a_removed_lease_stays_removed(self):
+        self.record("lease-rm", "killed", lease=LEASE)
+        self.assertEqual(self.problems(), [])
+        self.record("lease-rm", "done", lease=LEASE)
+        self.reports("lease", LEASE)
+
+
+class Book(Case):
+    def test_a_ledger_beside_the_store_is_refused_and_a_torn_line_says_nothing(self):
+        with self.assertRaises(ValueError):
+            ledgers.Ledger(os.path.join(self.temp.name, "x"), store=self.root)
+        with open(self.book, "ab") as file:
+            file.write(b'{"id": "torn')
+        self.assertEqual(self.problems(), [])
+
+    def test_the_command_exits_by_what_it_found(self):
+        command = [sys.executable, checker.__file__, self.root, "--ledger", self.book]
+        self.assertEqual(subprocess.run(command, capture_output=True, check=False).returncode, 0)
+        os.unlink(self.blob(self.put))
+        Case.planted += 1
+        done = subprocess.run(command, capture_output=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"lost: " + self.put.encode(), done.stdout)
+        Case.caught += 1
+
+
+@unittest.skipUnless(shutil.which("skopeo") and shutil.which("umoci"), "needs skopeo and umoci")
+class Readers(Case):
+    def test_other_readers(self):
+        self.assertEqual(self.problems(second_readers=True), [])
+        self.overwrite(self.blob(self.a_layer(self.app)), b"\0\0")
+        self.reports("reader", "skopeo", second_readers=True)
+
+
+if __name__ == "__main__":
+    tests = unittest.main(exit=False, verbosity=0).result
+    print(f"planted faults of the checker: {Case.planted}, caught: {Case.caught}")
+    for test, why in tests.skipped:
+        print(f"NOT RUN  {test.id()}: {why}")
+    sys.exit(not tests.wasSuccessful())

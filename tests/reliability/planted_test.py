@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""What the harnesses of kills and errors must notice, planted: commands that lose something, want
+repair, fetch twice, panic or sync a file again. Prints how many were planted and caught.
+
+    planted_test.py [--store COMMAND]
+"""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import errors  # noqa: E402
+import harness  # noqa: E402
+import step  # noqa: E402
+import world  # noqa: E402
+
+# Runs the real command, between what is planted.
+WRAPPER = """#!{python}
+import glob, json, os, shutil, subprocess, sys
+arguments = sys.argv[1:]
+root = arguments[arguments.index("--root") + 1]
+known = ("pull", "tag", "rm", "gc", "check", "lease", "blob")
+command = next(it for it in arguments if it in known)
+private = root + "/.layerstore"
+{before}
+code = subprocess.run([{store!r}, *arguments]).returncode
+{after}
+sys.exit(code)
+"""
+FORGETS = """
+if command == {when!r} and code == 0:
+    with open(root + "/index.json") as file:
+        index = json.load(file)
+    index["manifests"] = [it for it in index["manifests"] if "{name}" not in str(it)]
+    with open(root + "/index.json", "w") as file:
+        json.dump(index, file)
+"""
+LOSES = """
+if command == {when!r}:
+    path = max(glob.glob(root + "/blobs/sha256/*"), key=os.path.getsize)
+    {how}
+"""
+# By what is planted: the operation, the sabotage before and after it, what must be reported.
+PLANTED = {
+    "a tag that loses another": ("tag", "", FORGETS.format(when="tag", name="base"), "ref: "),
+    "a tag that does nothing": ("tag", "", FORGETS.format(when="tag", name="copy"), "ref: "),
+    "a collection that removes too much": (
+        "gc", "", LOSES.format(when="gc", how="os.unlink(path)"), "lost: ",
+    ),
+    "a collection that does nothing": ("rm", 'if command == "gc": sys.exit(0)', "", "kept: "),
+    "a blob that is cut": (
+        "pull", "", LOSES.format(when="pull", how="os.chmod(path, 0o644); os.truncate(path, 9)"),
+        "blob: ",
+    ),
+    "a file that is left behind": (
+        "check", "", 'open(root + "/blobs/sha256/tmp", "w")', "stray: ",
+    ),
+    "parts that are thrown away": (
+        "resumed pull",
+        'if command == "pull": [os.unlink(it) for it in glob.glob(private + "/parts/*")]',
+        "", "the next pull asked for",
+    ),
+    "a store that wants repair": (
+        "lease add",
+        'if command == "pull": sys.exit("error: a stale lock")', "", "the next pull ended with 1",
+    ),
+    "a lease that is lost": (
+        "lease add", "",
+        'if command == "lease": [os.unlink(it) for it in glob.glob(private + "/leases/*")]',
+        "lease: ",
+    ),
+    "a blob that was put is lost": (
+        "blob put", "", LOSES.format(when="blob", how="shutil.rmtree(root + '/blobs/sha256')"),
+        "lost: ",
+    ),
+}  # fmt: skip
+
+
+class Planted(unittest.TestCase):
+    planted = caught = 0
+    store = None
+
+    def setUp(self):
+        step.build()
+        self.temp = tempfile.TemporaryDirectory(dir=harness.stores())
+        self.addCleanup(self.temp.cleanup)
+
+    def wrap(self, before, after):
+        path = os.path.join(self.temp.name, "wrapper")
+        text = WRAPPER.format(python=sys.executable, store=self.store, before=before, after=after)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(path, stat.S_IRWXU)
+        return path
+
+    def world(self, command):
+        there = world.World(command, self.temp.name, harness.books_beside(self.temp.name))
+        self.addCleanup(there.close)
+        return there
+
+    def test_each_planted_fault_is_reported(self):
+        for title, (name, before, after, reported) in PLANTED.items():
+            with self.subTest(title):
+                there = self.world(self.wrap(before, after))
+                it = there.scenarios[name]
+                there.renew(it)
+                Planted.planted += 1
+                # What is thrown away before the first pull is not that pull's to fetch again.
+                if name != "resumed pull":
+                    there.operate(it)
+                problems = there.aftermath(it)
+                self.assertTrue(any(reported in text for text in problems), problems)
+                Planted.caught += 1
+
+    def test_the_real_command_has_none(self):
+        there = self.world(self.store)
+        for it in there.scenarios.values():
+            there.renew(it)
+            there.operate(it)
+            self.assertEqual(there.aftermath(it), [], it.name)
+
+    def disturbed(self, code, *how):
+        """A program of Python, run under `step`."""
+        log = os.path.join(self.temp.name, "calls")
+        prefix = step.command(self.temp.name, log, *how)
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", code, self.temp.name],
+            capture_output=True,
+            check=False,
+        )
+        return done, step.read(log)
+
+    def test_a_second_sync_after_a_failed_one(self):
+        code = """if True:
+            import os, sys
+            fd = os.open(sys.argv[1] + "/x", os.O_RDWR | os.O_CREAT)
+            os.write(fd, b"0123456789")
+            try:
+                os.fsync(fd)
+            except OSError:
+                pass
+            {then}
+        """
+        rename = "os.rename(sys.argv[1] + '/x', sys.argv[1] + '/y')"
+        for then, count in (("os.fsync(fd)", 1), ("pass", 0), (rename, 0)):
+            Planted.planted += count
+            done, log = self.disturbed(code.format(then=then), "fsync", 1, errno.EIO)
+            self.assertEqual((done.returncode, log.hit), (0, True), done.stderr)
+            self.assertEqual(len(errors.synced_once(log.calls)), count)
+            Planted.caught += count
+
+    def test_what_step_does_to_a_program(self):
+        write = "import os, sys; fd = os.open(sys.argv[1] + '/x', os.O_RDWR | os.O_CREAT); "
+        write += "print(os.write(fd, b'0123456789'))"
+        done, log = self.disturbed(write, "write", 1, "short")
+        self.assertEqual((done.stdout, log.hit, log.status), (b"5\n", True, 0))
+        done, log = self.disturbed(write, "write", 1, errno.ENOSPC)
+        self.assertIn(b"No space left", done.stderr)
+        self.assertEqual(os.path.getsize(os.path.join(self.temp.name, "x")), 5)
+        done, log = self.disturbed(write, "write", 1, "kill")
+        self.assertEqual((log.hit, log.status, log.calls[-1].name), (True, 137, "write"))
+        done, log = self.disturbed(write, "write", 2, "kill")
+        self.assertEqual((log.hit, log.status), (False, 0), "a kill that did not happen")
+
+    def test_what_a_command_says_when_it_fails(self):
+        def ended(code, text):
+            return subprocess.CompletedProcess([], code, b"", text)
+
+        bad = (
+            (ended(101, b"thread 'main' panicked at x.rs"), "EIO"),
+            (ended(1, b""), "EIO"),
+            (ended(42, b"error: x"), "EIO"),
+            (ended(1, b"error: no space"), "ENOSPC"),
+        )
+        for done, error in bad:
+            Planted.planted += 1
+            self.assertTrue(errors.said_well(done, "write", error))
+            Planted.caught += 1
+        self.assertEqual(errors.said_well(ended(8, b"error: no space"), "write", "ENOSPC"), [])
+
+
+if __name__ == "__main__":
+    if "--store" in sys.argv:
+        place = sys.argv.index("--store")
+        Planted.store = os.path.abspath(sys.argv[place + 1])
+        del sys.argv[place : place + 2]
+    Planted.store = Planted.store or harness.build_store()
+    tests = unittest.main(exit=False, verbosity=0).result
+    print(f"planted faults of kills and errors: {Planted.planted}, caught: {Planted.caught}")
+    sys.exit(not tests.wasSuccessful())

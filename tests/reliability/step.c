@@ -1,0 +1,325 @@
+/* Run a command and disturb it at one of its system calls, or only record them.
+ *
+ *   step --under DIR --log FILE [--call NAME] [--at N] [--do kill|short|ERRNO] [--then kill]
+ *       -- COMMAND...
+ *
+ * Counted are the calls of all threads together, from the first that concerns DIR on. `--call any`
+ * counts every call, whatever it concerns; `--call NAME` those of one name that concern DIR, where an
+ * `openat` that may make a file is called `create`. The N-th of them is disturbed: the process is
+ * killed before it is done, or it fails with ERRNO (a number) and is not done (but `close` is), or
+ * it is done for half as many bytes. With `--then kill` the process is killed when the call has
+ * failed, before it can do anything about it.
+ *
+ * Each call that concerns DIR, and the disturbed one, is a line of FILE:
+ *
+ *   NUMBER NAME INODE RESULT PATH
+ *
+ * where INODE is that of the file that is written, synced, linked or renamed, RESULT what the
+ * process was told, or `-` if it was not told. The last line is `end HIT COUNTED STATUS`: whether the call
+ * came to be disturbed, how many were counted, and the exit code, or 128 and the signal.
+ *
+ * strace can inject faults too, but counts for each thread by itself, and cannot shorten a write.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef __x86_64__
+#error "step knows the registers of x86-64 only"
+#endif
+
+/* Where a call names its file: an open descriptor, or a name below a directory's descriptor. */
+enum { BY_FD, BY_NAME, BY_NEW_NAME };
+
+static const struct {
+    long number;
+    const char *name;
+    int how;
+} calls[] = {
+    {SYS_read, "read", BY_FD},
+    {SYS_pread64, "pread64", BY_FD},
+    {SYS_write, "write", BY_FD},
+    {SYS_pwrite64, "pwrite64", BY_FD},
+    {SYS_writev, "writev", BY_FD},
+    {SYS_copy_file_range, "copy_file_range", BY_FD},
+    {SYS_fsync, "fsync", BY_FD},
+    {SYS_fdatasync, "fdatasync", BY_FD},
+    {SYS_syncfs, "syncfs", BY_FD},
+    {SYS_sync_file_range, "sync_file_range", BY_FD},
+    {SYS_ftruncate, "ftruncate", BY_FD},
+    {SYS_fallocate, "fallocate", BY_FD},
+    {SYS_fchmod, "fchmod", BY_FD},
+    {SYS_flock, "flock", BY_FD},
+    {SYS_lseek, "lseek", BY_FD},
+    {SYS_fstat, "fstat", BY_FD},
+    {SYS_fstatfs, "fstatfs", BY_FD},
+    {SYS_getdents64, "getdents64", BY_FD},
+    {SYS_close, "close", BY_FD},
+    {SYS_fcntl, "fcntl", BY_FD},
+    {SYS_openat, "openat", BY_NAME},
+    {SYS_openat2, "openat2", BY_NAME},
+    {SYS_newfstatat, "newfstatat", BY_NAME},
+    {SYS_statx, "statx", BY_NAME},
+    {SYS_mkdirat, "mkdirat", BY_NAME},
+    {SYS_unlinkat, "unlinkat", BY_NAME},
+    {SYS_fchmodat, "fchmodat", BY_NAME},
+    {SYS_utimensat, "utimensat", BY_NAME},
+    {SYS_linkat, "linkat", BY_NEW_NAME},
+    {SYS_renameat, "renameat", BY_NEW_NAME},
+    {SYS_renameat2, "renameat2", BY_NEW_NAME},
+    {SYS_statfs, "statfs", BY_NAME},
+};
+
+static const char *under, *wanted;
+static long at, counted;
+static enum { NOTHING, KILL, SHORT, FAIL } action;
+static int failure, hit, begun, then_kill;
+static FILE *record;
+static pid_t process;
+
+/* One thread between the entry of a call and its exit. */
+static struct thread {
+    pid_t id;
+    int disturbed;
+    int logged;
+    char line[2 * 4096 + 200];
+    char path[4096];
+} threads[256];
+
+static void fail(const char *what) {
+    fprintf(stderr, "step: %s: %s\n", what, strerror(errno));
+    exit(99);
+}
+
+/* A thread's place; of one that is new, a free one. */
+static struct thread *thread_of(pid_t id) {
+    struct thread *place = NULL;
+    for (size_t n = 0; n < sizeof threads / sizeof *threads; n++) {
+        if (threads[n].id == id) return &threads[n];
+        if (threads[n].id == 0 && !place) place = &threads[n];
+    }
+    if (!place) {
+        errno = EAGAIN;
+        fail("too many threads");
+    }
+    place->id = id;
+    place->disturbed = place->logged = 0;
+    return place;
+}
+
+static void read_text(pid_t id, unsigned long address, char *text, size_t size) {
+    char file[64];
+    snprintf(file, sizeof file, "/proc/%d/mem", id);
+    text[0] = 0;
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    /* Not beyond the end of a page, which may be that of the memory. */
+    size_t room = 4096 - address % 4096;
+    ssize_t got = pread(fd, text, room < size ? room : size - 1, (off_t)address);
+    if (got >= 0 && (size_t)got < size) {
+        text[got] = 0;
+        if (memchr(text, 0, (size_t)got) == NULL && (size_t)got == room) {
+            ssize_t more = pread(fd, text + got, size - 1 - (size_t)got, (off_t)(address + room));
+            text[got + (more > 0 ? more : 0)] = 0;
+        }
+    }
+    close(fd);
+}
+
+/* The path of a descriptor, and of a name below it. */
+static void resolve(pid_t id, int fd, const char *name, char *path, size_t size) {
+    char link[64];
+    if (name && name[0] == '/') {
+        snprintf(path, size, "%s", name);
+        return;
+    }
+    if (fd == AT_FDCWD)
+        snprintf(link, sizeof link, "/proc/%d/cwd", id);
+    else
+        snprintf(link, sizeof link, "/proc/%d/fd/%d", id, fd);
+    ssize_t length = readlink(link, path, size - 1);
+    if (length < 0) length = 0;
+    path[length] = 0;
+    if (name && name[0]) {
+        strncat(path, "/", size - strlen(path) - 1);
+        strncat(path, name, size - strlen(path) - 1);
+    }
+}
+
+static unsigned long inode_of(pid_t id, int fd, const char *name) {
+    char path[4200];
+    struct stat found;
+    const char *self = "/proc/self/fd/";
+    if (name && strncmp(name, self, strlen(self)) == 0)
+        snprintf(path, sizeof path, "/proc/%d/fd/%s", id, name + strlen(self));
+    else if (name)
+        snprintf(path, sizeof path, "/proc/%d/fd/%d/%s", id, fd, name);
+    else
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", id, fd);
+    return stat(path, &found) == 0 ? found.st_ino : 0;
+}
+
+static void poke(pid_t id, size_t offset, long value) {
+    if (ptrace(PTRACE_POKEUSER, id, offset, value) != 0) fail("ptrace");
+}
+
+static void disturb(struct thread *it, long number, const struct __ptrace_syscall_info *call) {
+    hit = 1;
+    switch (action) {
+    case KILL:
+        if (kill(process, SIGKILL) != 0) fail("kill");
+        break;
+    case SHORT:
+        if (call->entry.args[2] > 1)
+            poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(call->entry.args[2] / 2));
+        else
+            hit = 0;
+        break;
+    case FAIL:
+        if (number != SYS_close) poke(it->id, offsetof(struct user_regs_struct, orig_rax), -1);
+        it->disturbed = 1;
+        break;
+    case NOTHING:
+        hit = 0;
+        break;
+    }
+}
+
+static void enter(struct thread *it, const struct __ptrace_syscall_info *call) {
+    const __uint64_t *args = call->entry.args;
+    long number = (long)call->entry.nr;
+    char name[4096] = "";
+    const char *title = NULL;
+    unsigned long inode = 0;
+    it->disturbed = it->logged = 0;
+    it->path[0] = 0;
+    for (size_t n = 0; n < sizeof calls / sizeof *calls; n++) {
+        if (calls[n].number != number) continue;
+        title = calls[n].name;
+        int fd = (int)args[0];
+        if (number == SYS_statfs) {
+            read_text(it->id, args[0], name, sizeof name);
+            snprintf(it->path, sizeof it->path, "%s", name);
+        } else if (calls[n].how == BY_FD) {
+            resolve(it->id, fd, NULL, it->path, sizeof it->path);
+            inode = inode_of(it->id, fd, NULL);
+        } else if (calls[n].how == BY_NAME) {
+            if (args[1]) read_text(it->id, args[1], name, sizeof name);
+            resolve(it->id, fd, name, it->path, sizeof it->path);
+        } else {
+            read_text(it->id, args[1], name, sizeof name);
+            inode = inode_of(it->id, fd, name);
+            read_text(it->id, args[3], name, sizeof name);
+            resolve(it->id, (int)args[2], name, it->path, sizeof it->path);
+        }
+        break;
+    }
+    if (number == SYS_openat && (args[2] & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY)))) title = "create";
+    int concerns = title && strncmp(it->path, under, strlen(under)) == 0;
+    begun = begun || concerns;
+    if (!begun) return;
+    int counts = strcmp(wanted, "any") == 0 || (concerns && strcmp(wanted, title) == 0);
+    counted += counts;
+    int here = counts && counted == at && !hit;
+    if (here) disturb(it, number, call);
+    if (!concerns && !here) return;
+    char other[32];
+    snprintf(other, sizeof other, "call%ld", number);
+    snprintf(it->line, sizeof it->line, "%ld %s %lu", counted, title ? title : other, inode);
+    it->logged = 1;
+    if (here && action == KILL) fprintf(record, "%s - %s\n", it->line, it->path);
+}
+
+static void leave(struct thread *it, const struct __ptrace_syscall_info *call) {
+    long result = (long)call->exit.rval;
+    if (it->disturbed) {
+        result = -failure;
+        poke(it->id, offsetof(struct user_regs_struct, rax), result);
+        if (then_kill && kill(process, SIGKILL) != 0) fail("kill");
+    }
+    if (it->logged) fprintf(record, "%s %ld %s\n", it->line, result, it->path);
+    it->disturbed = it->logged = 0;
+}
+
+static void stopped(pid_t id, int status) {
+    int signal = WSTOPSIG(status), event = status >> 16;
+    long deliver = 0;
+    if (signal == (SIGTRAP | 0x80)) {
+        struct __ptrace_syscall_info call;
+        struct thread *it = thread_of(id);
+        /* One that was killed meanwhile is gone. */
+        if (ptrace(PTRACE_GET_SYSCALL_INFO, id, sizeof call, &call) < 0) return;
+        if (call.op == PTRACE_SYSCALL_INFO_ENTRY) enter(it, &call);
+        if (call.op == PTRACE_SYSCALL_INFO_EXIT) leave(it, &call);
+    } else if (event == 0 && signal != SIGSTOP) {
+        deliver = signal;
+    }
+    ptrace(PTRACE_SYSCALL, id, 0, deliver);
+}
+
+static int run(void) {
+    int status;
+    if (waitpid(process, &status, 0) != process || !WIFSTOPPED(status)) fail("the command");
+    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
+                   PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+    if (ptrace(PTRACE_SETOPTIONS, process, 0, options) != 0) fail("ptrace");
+    ptrace(PTRACE_SYSCALL, process, 0, 0);
+    for (;;) {
+        pid_t id = waitpid(-1, &status, __WALL);
+        if (id < 0) fail("wait");
+        if (WIFSTOPPED(status)) {
+            stopped(id, status);
+            continue;
+        }
+        if (id == process) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        thread_of(id)->id = 0;
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *log = NULL;
+    int n = 1;
+    wanted = "any";
+    for (; n + 1 < argc && strcmp(argv[n], "--") != 0; n += 2) {
+        const char *value = argv[n + 1];
+        if (strcmp(argv[n], "--under") == 0) under = value;
+        else if (strcmp(argv[n], "--log") == 0) log = value;
+        else if (strcmp(argv[n], "--call") == 0) wanted = value;
+        else if (strcmp(argv[n], "--at") == 0) at = atol(value);
+        else if (strcmp(argv[n], "--then") == 0 && strcmp(value, "kill") == 0) then_kill = 1;
+        else if (strcmp(argv[n], "--do") == 0 && strcmp(value, "kill") == 0) action = KILL;
+        else if (strcmp(argv[n], "--do") == 0 && strcmp(value, "short") == 0) action = SHORT;
+        else if (strcmp(argv[n], "--do") == 0 && (failure = atoi(value)) > 0) action = FAIL;
+        else break;
+    }
+    if (!under || !log || n + 1 >= argc || strcmp(argv[n], "--") != 0) {
+        fprintf(stderr, "usage: see the head of step.c\n");
+        return 99;
+    }
+    record = fopen(log, "we");
+    if (!record) fail(log);
+    process = fork();
+    if (process < 0) fail("fork");
+    if (process == 0) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        raise(SIGSTOP);
+        execvp(argv[n + 1], argv + n + 1);
+        fprintf(stderr, "step: %s: %s\n", argv[n + 1], strerror(errno));
+        _exit(99);
+    }
+    int status = run();
+    fprintf(record, "end %d %ld %d\n", hit, counted, status);
+    if (fclose(record) != 0) fail(log);
+    return status;
+}

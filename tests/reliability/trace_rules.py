@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""The order of writes, syncs and names that docs/protocol.md promises, as rules over a trace.
+
+    trace_rules.py OPERATION TRACE
+
+OPERATION is what the traced command did: init, pull, put, tag, rm, lease-add, lease-rm, gc, logout,
+library. Prints what is broken, a line each. A power cut finds a missing sync only where the file
+system has not made things durable of itself; these rules find it on any.
+"""
+
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import trace as traces  # noqa: E402
+
+NAMING = ("renameat", "renameat2", "linkat")
+WRITING = ("write", "writev", "pwrite64", "ftruncate", "fchmod")
+BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
+
+
+def in_blobs(path):
+    return BLOB.fullmatch(path)
+
+
+def broken(operation, trace):
+    """What a trace breaks."""
+    found = []
+    if trace.exit_code != 0:
+        return [f"the command failed with exit code {trace.exit_code}"]
+    for rule in (*EVERYWHERE, *RULES.get(operation, ())):
+        found += [f"{rule.__name__}: {it}" for it in rule(trace)]
+    return found
+
+
+# --- Whatever the command ---------------------------------------------------------------------
+
+
+def bytes_before_name(trace):
+    """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
+    no promise to anybody, and the trash even less."""
+    for name in trace.of(*NAMING):
+        if re.search(r"/\.layerstore/(parts|leases|trash)/", name.path):
+            continue
+        if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
+            continue
+        written = [it.end for it in trace.of(*WRITING, path=name.source, before=name.begin)]
+        opened = [it.end for it in trace.of("open", "openat", path=name.source, before=name.begin)]
+        if not trace.synced(name.source, max(written + opened, default=-1), name.begin):
+            yield f"{name.path} got its name before its bytes were synced"
+
+
+def directories_last(trace):
+    """A new directory's name is durable before anything in it is promised."""
+    for made in trace.of("mkdirat"):
+        if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
+            yield f"the directory {made.path} was promised before its name was synced"
+
+
+def blobs_promised(trace):
+    """Names of blobs are durable before a ref, a lease or the end of the command promises them."""
+    for name in trace.of(*NAMING):
+        blob = in_blobs(name.path)
+        if blob and not trace.synced(os.path.dirname(name.path), name.end, promise(trace, name.end)):
+            yield f"{name.path} was promised before its name was synced"
+
+
+def promise(trace, after):
+    """The line of the first thing after another that somebody may rely on."""
+    for name in trace.of(*NAMING, after=after):
+        # An index.json that is linked is the empty one of a store in the making.
+        is_ref = name.path.endswith("/index.json") and name.name != "linkat"
+        if is_ref or name.path.endswith("/.layerstore/version"):
+            return name.begin
+    return trace.end
+
+
+def leases_born_locked(trace):
+    """A lease is locked before it has a name."""
+    for name in trace.of(*NAMING):
+        if "/.layerstore/leases/" in name.path:
+            locks = trace.of("flock", path=name.source, before=name.begin)
+            if not any("LOCK_EX" in it.text for it in locks):
+                yield f"{name.path} got its name before it was locked"
+
+
+def index_is_durable(trace):
+    """Whoever changes index.json syncs the root after."""
+    for name in trace.of(*NAMING):
+        root, last = os.path.split(name.path)
+        if last == "index.json" and not trace.synced(root, name.end, trace.end):
+            yield "the command ended before the new index.json was durable"
+
+
+# --- By command -------------------------------------------------------------------------------
+
+
+def store_is_whole(trace):
+    """All that a store is made of is durable before `version` says that it is there, and that is
+    durable at the end."""
+    version = next((it for it in trace.of(*NAMING) if it.path.endswith("/version")), None)
+    if version is None:
+        yield "no store was made"
+        return
+    private = os.path.dirname(version.path)
+    root = os.path.dirname(private)
+    created = [it for it in trace.of("openat", before=version.begin) if "O_CREAT" in it.text]
+    for made in [*created, *trace.of(*NAMING, before=version.begin)]:
+        if made.path.startswith(root + "/"):
+            folder = os.path.dirname(made.path)
+            if not trace.synced(folder, made.end, version.begin):
+                yield f"{made.path} was not durable before the file version"
+    if not trace.synced(private, version.end, trace.end):
+        yield "the command ended before the file version was durable"
+
+
+def pinned_before_looked(trace):
+    """No blob is looked for before a lease pins it."""
+    appended = [it for it in trace.of("write") if "/.layerstore/leases/" in it.path]
+    for look in trace.of("newfstatat"):
+        blob = in_blobs(look.path)
+        if not blob:
+            continue
+        pins = [it for it in appended if it.end < look.begin and re.search("(blob|tree) ", it.text)]
+        if not pins:
+            yield f"{look.path} was looked for before anything was pinned"
+            return
+
+
+def all_pinned_before_looked(trace):
+    """No blob is looked for before a lease pins this very blob."""
+    appended = [it for it in trace.of("write") if "/.layerstore/leases/" in it.path]
+    for look in trace.of("newfstatat"):
+        blob = in_blobs(look.path)
+        if blob:
+            digest = f"{blob.group(2)}:{blob.group(3)}"
+            if not any(it.end < look.begin and digest in it.text for it in appended):
+                yield f"{look.path} was looked for before it was pinned"
+
+
+def found_blobs_promised(trace):
+    """Blobs that somebody else may have named a moment ago are made durable too: after the last
+    pin, and before the ref or the end."""
+    appended = [
+        it for it in trace.of("write")
+        if "/.layerstore/leases/" in it.path and re.search("(blob|tree) ", it.text)
+    ]
+    if not appended:
+        yield "nothing was pinned"
+        return
+    last = appended[-1]
+    root = last.path.split("/.layerstore/")[0]
+    folders = re.findall("(?:blob|tree) (sha256|sha512|blake3):", " ".join(it.text for it in appended))
+    end = promise(trace, last.end)
+    for folder in sorted(set(folders)):
+        if not trace.synced(f"{root}/blobs/{folder}", last.end, end):
+            yield f"blobs/{folder} was not synced between the last pin and the promise"
+
+
+def root_synced(trace):
+    """Also where index.json was as it should be already: who wrote it may not have synced yet."""
+    reads = [it for it in trace.of("openat") if it.path.endswith("/index.json")]
+    if not reads:
+        yield "index.json was not read"
+    elif not trace.synced(os.path.dirname(reads[-1].path), reads[-1].end, trace.end):
+        yield "the root was not synced after index.json was read last"
+
+
+def lasting_lease(trace):
+    """A lease that lasts is durable, bytes and name, before its id is given out."""
+    for name in trace.of(*NAMING):
+        if "/.layerstore/leases/" not in name.path:
+            continue
+        written = [it.end for it in trace.of("write", path=name.source)]
+        if not trace.synced(name.source, max(written, default=-1), trace.end):
+            yield "the lease was given out before its bytes were synced"
+        if not trace.synced(os.path.dirname(name.path), name.end, trace.end):
+            yield "the lease was given out before its name was synced"
+        return
+    yield "no lease was made"
+
+
+def removed_lease(trace):
+    for it in trace.of("unlinkat"):
+        if "/.layerstore/leases/" in it.path:
+            if not trace.synced(os.path.dirname(it.path), it.end, trace.end):
+                yield "the removal of the lease was not synced"
+            return
+    yield "no lease was removed"
+
+
+def removal_after_durable_refs(trace):
+    """G1 before G2, and G2 in the order read, sync: nothing is removed for the sake of an
+    index.json that a power cut could take back."""
+    reads = [it for it in trace.of("openat") if it.path.endswith("/index.json")]
+    removals = [
+        it for it in trace.of("unlinkat", "renameat")
+        if in_blobs(it.path) or in_blobs(it.source)
+    ]
+    if not reads or not removals:
+        yield "nothing was collected"
+        return
+    read, first = reads[0], min(it.begin for it in removals)
+    root = os.path.dirname(read.path)
+    for path in (read.path, root):
+        if not trace.synced(path, read.end, first):
+            yield f"{path} was not synced between its reading and the first removal"
+    for it in trace.of("unlinkat", after=read.begin):
+        if "/.layerstore/leases/" in it.path:
+            yield "a lease was removed after the refs were read"
+
+
+def change_is_durable(trace):
+    """Credentials that were forgotten stay so."""
+    names = list(trace.of(*NAMING))
+    if not names:
+        yield "nothing was changed"
+    for name in names:
+        if not trace.synced(os.path.dirname(name.path), name.end, trace.end):
+            yield f"the command ended before {name.path} was durable"
+
+
+def commits_are_durable(trace):
+    """Each commit has ended, durable, before the next begins."""
+    names = [it for it in trace.of(*NAMING) if in_blobs(it.path)]
+    if not names:
+        yield "nothing was committed"
+    for name, following in zip(names, [*names[1:], None]):
+        end = following.begin if following else trace.end
+        if not trace.synced(os.path.dirname(name.path), name.end, end):
+            yield f"{name.path} was not durable when the next blob got its name"
+
+
+EVERYWHERE = (
+    bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
+)
+RULES = {
+    "init": (store_is_whole,),
+    "pull": (all_pinned_before_looked, found_blobs_promised, root_synced),
+    "put": (all_pinned_before_looked, found_blobs_promised),
+    "tag": (pinned_before_looked, found_blobs_promised, root_synced),
+    "rm": (root_synced,),
+    "lease-add": (pinned_before_looked, found_blobs_promised, lasting_lease),
+    "lease-rm": (removed_lease,),
+    "gc": (removal_after_durable_refs,),
+    "logout": (change_is_durable,),
+    "library": (commits_are_durable,),
+}
+
+
+def main():
+    operation, path = sys.argv[1:]
+    found = broken(operation, traces.read(path))
+    for line in found:
+        print(line)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""What is under way when the power goes: pulls, tags, removals, collections, puts and leases, at
+random and several at a time, each noted in a ledger."""
+
+import json
+import os
+import random
+import subprocess
+import threading
+
+import checker
+import layout
+import ledger as ledgers
+import samples
+
+
+class MarkedLedger(ledgers.Ledger):
+    """A ledger whose lines are marks in a block log too, each at its place between the writes."""
+
+    def __init__(self, path, log):
+        super().__init__(path, sync=False)
+        self.log = log
+
+    def _append(self, record):
+        # Before an operation begins, and after it has ended: no mark says too much.
+        super()._append(record)
+        self.log.mark(json.dumps(record).encode() + b"\n")
+
+
+class Client:
+    """Runs the command on one store, and keeps the ledger."""
+
+    def __init__(self, binary, root, server, ledger, environment=None):
+        self.binary, self.root, self.server, self.ledger = binary, root, server, ledger
+        self.environment = {**os.environ, "HOME": "/nonexistent", **(environment or {})}
+        self.refs, self.leases = set(), []
+
+    def run(self, *arguments, data=None):
+        command = [self.binary, "--root", self.root, "-q", *arguments]
+        return subprocess.run(
+            command, input=data or b"", capture_output=True, env=self.environment, check=False
+        )
+
+    def noted(self, op, arguments, data=None, ended=None, **what):
+        """Runs a command between its two lines of the ledger; whether it was acknowledged."""
+        name = self.ledger.begin(op, **what)
+        done = self.run(*arguments, data=data)
+        if done.returncode == 0:
+            self.ledger.done(name, **(ended(done.stdout) if ended else {}))
+        else:
+            self.ledger.failed(name, code=done.returncode, said=done.stderr.decode()[-300:])
+        return done
+
+    def name(self, image):
+        return f"{self.server.host}/{image}"
+
+    def pull(self, image):
+        root = self.server.images.images[image]
+        ref, digest, wanted = self.name(image), root["digest"], self.wanted(root)
+        return self.noted("pull", self.pull_arguments(image), ref=ref, digest=digest, wanted=wanted)
+
+    def pull_arguments(self, image):
+        return ["pull", "--plain-http", "--platform", "linux/amd64", self.name(image)]
+
+    def wanted(self, root):
+        """The blobs of an image; of an index, those of one platform."""
+        document = json.loads(self.server.images.blobs[root["digest"]])
+        others = [
+            it["digest"]
+            for it in document.get("manifests", [])
+            if it["platform"]["architecture"] != "amd64"
+        ]
+        return self.server.images.closure(root, without=others)
+
+    def tag(self, image, target):
+        root = self.server.images.images[image]
+        target = self.name(target)
+        digest, wanted = root["digest"], self.wanted(root)
+        arguments = ["tag", self.name(image), target]
+        return self.noted("tag", arguments, ref=target, digest=digest, wanted=wanted)
+
+    def remove(self, image):
+        return self.noted("rm", ["rm", self.name(image)], ref=self.name(image))
+
+    def put(self, data):
+        digest = samples.digest_of(data)
+        return self.noted("put", ["blob", "put", "-"], data=data, digest=digest, size=len(data))
+
+    def collect(self, grace):
+        return self.noted("gc", ["gc", f"--grace={grace}s"], grace=grace)
+
+    def add_lease(self, image):
+        trees = [self.server.images.images[image]["digest"]]
+        arguments = ["lease", "add", *trees]
+        ended = lambda said: {"lease": said.decode().strip()}  # noqa: E731
+        done = self.noted("lease-add", arguments, trees=trees, until=None, ended=ended)
+        if done.returncode == 0:
+            self.leases.append(done.stdout.decode().strip())
+
+    def tell_anew(self):
+        """Begins a ledger with what is there."""
+        self.leases = []
+        if not os.path.isdir(self.root):
+            return
+        for ref, descriptor in layout.refs(self.root).items():
+            self.ledger.acknowledged("pull", ref=ref, digest=descriptor["digest"], told=1)
+        for lease, what in layout.leases(self.root).items():
+            if what.lasts(0):
+                trees = list(what.trees)
+                self.ledger.acknowledged("lease-add", trees=trees, until=None, lease=lease, told=1)
+                self.leases.append(lease)
+
+    def remove_lease(self):
+        if self.leases:
+            lease = self.leases.pop()
+            self.noted("lease-rm", ["lease", "rm", lease], lease=lease)
+
+
+IMAGES = ("base:v1", "app:v1", "app:v2", "multi:v1", "other:v1")
+TAGS = ("tag:one", "tag:two", "tag:three")
+
+
+def step(client, choice):
+    """One operation at random."""
+    image = choice.choice(IMAGES)
+    operation = choice.choices(
+        ("pull", "tag", "rm", "put", "gc", "lease", "unlease"), (8, 4, 3, 3, 2, 2, 1)
+    )[0]
+    if operation == "pull":
+        client.pull(image)
+    elif operation == "tag":
+        client.tag(image, choice.choice(TAGS))
+    elif operation == "rm":
+        client.remove(choice.choice(IMAGES + TAGS))
+    elif operation == "put":
+        client.put(choice.randbytes(choice.choice((10, 5000, 70_000))))
+    elif operation == "gc":
+        client.collect(choice.choice((0, 0, 3600)))
+    elif operation == "lease":
+        client.add_lease(image)
+    else:
+        client.remove_lease()
+
+
+def several(client, seed, steps, workers=2, stop=None):
+    """Random operations, several at a time, until each worker has made its steps or `stop` is set.
+    Returns threads that have been started."""
+
+    def work(number):
+        choice = random.Random(f"{seed} {number}")
+        for _ in range(steps):
+            if stop is not None and stop.is_set():
+                return
+            step(client, choice)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def operations_of(marks):
+    """A ledger of the lines that are marks before a cut."""
+    operations = {}
+    for place, line in enumerate(marks):
+        record = json.loads(bytes(line))
+        name, at = record.pop("id"), record.pop("at")
+        when = record.pop("time", 0.0)
+        if at == "begin":
+            operations[name] = ledgers.Operation(record.pop("op"), record, place, when)
+        else:
+            it = operations[name]
+            it.ended, it.ended_at, it.outcome = place, when, at
+            it.what.update(record)
+    return list(operations.values())
+
+
+def aftermath(client, operations, image):
+    """What is wrong with a store after a cut: at once, after the next pull, after a collection.
+    `client` notes nothing of what is done here. An empty list, if nothing is."""
+    root = client.root
+    if os.path.isdir(root):
+        problems = checker.check(root, ledgers.expected(operations)).problems
+    else:
+        problems = ["lost: the whole store"] if any(it.is_done for it in operations) else []
+    problems += next_pull(client, image)
+    if problems:
+        return problems
+    problems = ["after the next pull: " + it for it in checker.check(root).problems]
+    alive = layout.live(root, 0)
+    done = client.run("gc", "--grace=0s")
+    if done.returncode:
+        return problems + [f"gc: exit code {done.returncode}: {done.stderr.decode()[-300:]}"]
+    return problems + checker.after_collection(root, alive)
+
+
+def next_pull(client, image):
+    """It needs no repair, and brings nothing that is there. What power took from a part is found
+    out at its end, so that a blob of which there was a part may come once more."""
+    root, server = client.root, client.server
+    wanted = client.wanted(server.images.images[image])
+    allowed = 0
+    there = layout.blobs(root)
+    for digest, size in wanted.items():
+        if there.get(digest) != size:
+            allowed += size * (2 if layout.part_bytes(root, digest) else 1)
+    server.reset()
+    done = client.run(*client.pull_arguments(image))
+    if done.returncode:
+        return [f"the next pull: exit code {done.returncode}: {done.stderr.decode()[-300:]}"]
+    if server.sent() > allowed:
+        return [f"the next pull: fetched {server.sent()} bytes, and {allowed} were missing"]
+    return []

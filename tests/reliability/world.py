@@ -1,0 +1,321 @@
+"""What the harnesses that disturb one operation have in common: the operations, each on a store of
+its own that was written by hand, and what has to hold afterwards."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+import checker
+import layout
+import ledger as ledgers
+import registry
+import samples
+import step
+
+LEASE, ENDED_LEASE = "0" * 31 + "1", "0" * 31 + "2"
+GARBAGE = b"garbage " * 1000
+# How long a command may take before it is said to hang.
+PATIENCE = 120
+
+
+@dataclass
+class Scenario:
+    """One command on one store."""
+
+    name: str
+    # The command; images stand in braces: {app:v1}.
+    arguments: list
+    # What the ledger says of it.
+    op: str
+    what: dict
+    # What the store is made of beforehand.
+    refs: list = field(default_factory=list)
+    parts: dict = field(default_factory=dict)
+    extra: bool = False
+    exists: bool = True
+    # Exit codes of the same command after it was broken off: what it removes may be gone.
+    again: tuple = (0,)
+
+
+def scenarios(images):
+    """Every operation that changes a store, and `check`."""
+
+    def digest(image):
+        return images.images[image]["digest"]
+
+    def pull(name, image, **more):
+        without = ()
+        if image == "multi:v1":
+            manifests = json.loads(images.blobs[digest(image)])["manifests"]
+            without = (manifests[1]["digest"],)
+        what = {
+            "ref": "{" + image + "}",
+            "digest": digest(image),
+            "wanted": images.closure(images.images[image], without),
+        }
+        command = ["pull", "--plain-http", "{" + image + "}"]
+        return Scenario(name, command, "pull", what, **more)
+
+    layers = json.loads(images.blobs[digest("app:v1")])["layers"]
+    cut = {layer["digest"]: [(0, layer["size"] // 2)] for layer in layers[2:]}
+    last = layers[3]
+    cut[last["digest"]] = [(0, last["size"] // 4), (last["size"] // 2, last["size"] - 100)]
+    both = ["base:v1", "app:v2"]
+    tagged = {"ref": "registry.test/copy:v1", "digest": digest("app:v2")}
+    tagged["wanted"] = images.closure(images.images["app:v2"])
+    put = samples.digest_of(b"put " * 20000)
+    return [
+        pull("first pull", "app:v1", exists=False),
+        pull("pull", "app:v1", refs=["base:v1"]),
+        pull("pull of an index", "multi:v1", refs=["base:v1"]),
+        pull("pull of what is there", "app:v2", refs=both),
+        pull("resumed pull", "app:v1", refs=["base:v1"], parts=cut),
+        Scenario("tag", ["tag", "{app:v2}", tagged["ref"]], "tag", tagged, refs=both),
+        Scenario("rm", ["rm", "{app:v2}"], "rm", {"ref": "{app:v2}"}, refs=both, again=(0, 4)),
+        Scenario(
+            "gc", ["gc", "--grace", "0s"], "gc", {"grace": 0}, refs=both, parts=cut, extra=True
+        ),
+        Scenario("check", ["check", "--read-data"], "check", {}, refs=both, parts=cut, extra=True),
+        Scenario(
+            "lease add",
+            ["lease", "add", digest("app:v2")],
+            "lease-add",
+            {"trees": [digest("app:v2")], "until": None},
+            refs=both,
+        ),
+        Scenario(
+            "lease rm",
+            ["lease", "rm", LEASE],
+            "lease-rm",
+            {"lease": LEASE},
+            refs=both,
+            extra=True,
+            again=(0, 4),
+        ),
+        Scenario(
+            "blob put",
+            ["blob", "put", "{put}"],
+            "put",
+            {"digest": put, "size": len(b"put " * 20000)},
+            refs=both,
+        ),
+    ]
+
+
+class World:
+    """A folder for stores, a registry and the command; of one worker."""
+
+    def __init__(self, command, folder, books):
+        """`folder`: for stores, best on a tmpfs. `books`: for ledgers, on another file system."""
+        self.command = os.path.abspath(command)
+        self.images = samples.standard()
+        self.registry = registry.Registry(self.images)
+        self.folder = tempfile.mkdtemp(prefix="layerstore-", dir=folder)
+        self.books = tempfile.mkdtemp(prefix="ledgers-", dir=books)
+        self.put = os.path.join(self.books, "put")
+        with open(self.put, "wb") as file:
+            file.write(b"put " * 20000)
+        self.home = os.path.join(self.books, "home")
+        os.mkdir(self.home)
+        self.scenarios = {it.name: it for it in scenarios(self.images)}
+        self.root = os.path.join(self.folder, "store")
+        self.book = os.path.join(self.books, "ledger")
+        self.log = os.path.join(self.books, "calls")
+        for it in self.scenarios.values():
+            self.prepare(it)
+
+    def close(self):
+        self.registry.close()
+        shutil.rmtree(self.folder)
+        shutil.rmtree(self.books)
+
+    def expand(self, text):
+        """Names of images and of the file that is put stand in braces."""
+        if text == "{put}":
+            return self.put
+        if text.startswith("{") and text.endswith("}"):
+            return self.registry.name(text[1:-1])
+        return text
+
+    # --- A scenario's store ---
+
+    def template(self, scenario):
+        return os.path.join(self.folder, "of " + scenario.name)
+
+    def prepare(self, it):
+        """Writes the store of a scenario, and the ledger of how it came to be."""
+        root, images = self.template(it), self.images
+        with ledgers.Ledger(f"{self.books}/of {it.name}", store=self.folder, sync=False) as book:
+            if not it.exists:
+                return
+            samples.make_store(root)
+            refs = {self.registry.name(image): images.images[image] for image in it.refs}
+            samples.set_refs(root, refs)
+            for name, descriptor in refs.items():
+                wanted = images.closure(descriptor)
+                samples.add_blobs(root, images, wanted)
+                book.acknowledged("pull", ref=name, digest=descriptor["digest"], wanted=wanted)
+            for digest, ranges in it.parts.items():
+                data = images.blobs[digest]
+                there = b"".join(
+                    bytes(start - before) + data[start:end]
+                    for before, (start, end) in zip([0] + [end for _, end in ranges], ranges)
+                )
+                samples.add_part(root, digest, there, ranges if len(ranges) > 1 else None)
+            if it.extra:
+                self.prepare_extra(root, book)
+
+    def prepare_extra(self, root, book):
+        """Leases, and what a collection has to remove."""
+        images, other = self.images, self.images.images["other:v1"]
+        samples.add_blobs(root, images, images.closure(other))
+        samples.add_lease(root, LEASE, "holder test", f"tree {other['digest']}", "until never")
+        book.acknowledged("lease-add", lease=LEASE, trees=[other["digest"]], until=None)
+        samples.add_lease(root, ENDED_LEASE, "holder test", f"tree {other['digest']}", "until 1")
+        samples.add_lease(root, "0" * 31 + "3", "holder test", f"blob {other['digest']}")
+        for n in range(3):
+            data = GARBAGE + bytes([n])
+            name = samples.digest_of(data).partition(":")[2]
+            samples.write(os.path.join(root, "blobs/sha256", name), data, 0o444)
+        samples.write(os.path.join(root, ".layerstore/trash/x"), GARBAGE, 0o444)
+        old = os.path.join(root, ".layerstore/parts", "sha256-" + "1" * 64)
+        for kind in ("part", "state", "lock"):
+            samples.write(f"{old}.{kind}", b"", 0o600)
+            os.utime(f"{old}.{kind}", (1, 1))
+
+    def renew(self, it):
+        """The scenario's store and ledger, as new."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if it.exists:
+            shutil.copytree(self.template(it), self.root)
+        shutil.copyfile(f"{self.books}/of {it.name}", self.book)
+
+    # --- Running ---
+
+    def environment(self):
+        return {"PATH": os.environ["PATH"], "HOME": self.home, "LC_ALL": "C"}
+
+    def argv(self, arguments):
+        return [self.command, "--root", self.root, "--json", "--progress", "none", *arguments]
+
+    def run(self, arguments, disturbed=()):
+        """Runs the command, or `step` on it."""
+        return subprocess.run(
+            [*disturbed, *self.argv([self.expand(it) for it in arguments])],
+            capture_output=True,
+            env=self.environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def operate(self, it, call=None, at=None, action=None, then=None):
+        """Runs a scenario's command, disturbed if so asked, and keeps the ledger. Returns how it
+        ended and what `step` recorded."""
+        prefix = step.command(self.root, self.log, call, at, action, then)
+        with ledgers.Ledger(self.book, sync=False) as book:
+            what = {key: self.expand_value(value) for key, value in it.what.items()}
+            name = book.begin(it.op, **what)
+            done = self.run(it.arguments, prefix)
+            if done.returncode == 0:
+                more = {}
+                if it.op == "lease-add":
+                    more["lease"] = json.loads(done.stdout)["id"]
+                book.done(name, **more)
+            elif done.returncode >= 128:
+                book.killed(name)
+            else:
+                book.failed(name, code=done.returncode)
+        return done, step.read(self.log)
+
+    def expand_value(self, value):
+        return self.expand(value) if isinstance(value, str) else value
+
+    def at(self, path):
+        return os.path.join(self.root, path)
+
+    def inodes(self, paths):
+        """Those of files and folders of the store, of those that are there."""
+        found = (layout.look(self.at(path)) for path in paths)
+        return {it.st_ino for it in found if it is not None}
+
+    # --- What has to hold afterwards ---
+
+    def aftermath(self, it):
+        """Everything that is wrong with the store now, and with what comes next: the same operation
+        again, a pull, a collection. Nothing is repaired in between."""
+        problems = [f"at once: {text}" for text in self.check()]
+        problems += self.repeat(it)
+        if it.op != "pull":
+            problems += self.pull("app:v1")
+        problems += self.collect()
+        problems += [f"in the end: {text}" for text in self.check()]
+        return problems
+
+    def check(self):
+        return checker.check(self.root, self.book).problems
+
+    def repeat(self, it):
+        if it.op == "pull":
+            return self.pull(it.arguments[-1][1:-1], it.what["wanted"])
+        done, _ = self.operate(it)
+        if done.returncode not in it.again:
+            return [f"again: {it.name} ended with {said(done)}"]
+        return []
+
+    def pull(self, image, wanted=None):
+        """The next pull succeeds, and asks for no more than the bytes that are missing."""
+        root = self.images.images[image]
+        wanted = wanted or self.images.closure(root)
+        missing = {
+            digest: layout.missing_bytes(self.root, {digest: size})
+            for digest, size in wanted.items()
+        }
+        self.registry.reset()
+        ref = self.registry.name(image)
+        with ledgers.Ledger(self.book, sync=False) as book:
+            name = book.begin("pull", ref=ref, digest=root["digest"], wanted=wanted)
+            done = self.run(["pull", "--plain-http", "--max-connections", "1", ref])
+            if done.returncode != 0:
+                book.failed(name)
+                return [f"the next pull ended with {said(done)}"]
+            book.done(name)
+        return [
+            f"the next pull asked for {count} bytes of {digest}, of which {missing.get(digest)} "
+            "were missing"
+            for digest, count in self.registry.blobs.items()
+            if count > missing.get(digest, 0)
+        ]
+
+    def collect(self):
+        """A collection without grace leaves exactly what is needed."""
+        alive = layout.live(self.root, time.time())
+        with ledgers.Ledger(self.book, sync=False) as book:
+            name = book.begin("gc", grace=0)
+            done = self.run(["gc", "--grace", "0s"])
+            if done.returncode != 0:
+                book.failed(name)
+                return [f"the next collection ended with {said(done)}"]
+            book.done(name)
+        return checker.after_collection(self.root, alive)
+
+    def keep(self, folder, name, text):
+        """Puts aside a store that something is wrong with."""
+        target = os.path.join(folder, name.replace(" ", "-"))
+        shutil.rmtree(target, ignore_errors=True)
+        os.makedirs(target)
+        if os.path.exists(self.root):
+            shutil.copytree(self.root, os.path.join(target, "store"), symlinks=True)
+        for path in (self.book, self.log):
+            shutil.copy(path, target)
+        with open(os.path.join(target, "problems"), "w", encoding="utf-8") as file:
+            file.write(text)
+        return target
+
+
+def said(done):
+    text = done.stderr.decode("utf-8", "replace").strip()
+    return f"{done.returncode}: {text[-400:]}"
