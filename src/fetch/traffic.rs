@@ -19,9 +19,11 @@ const POLL: Duration = Duration::from_millis(25);
 const TELL: Duration = Duration::from_secs(1);
 /// How long a connection is waited for.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
-/// How long a slot is kept after its connection was given up, so that its socket is closed before
-/// anybody else opens one.
-const LINGER: Duration = Duration::from_millis(20);
+/// How long a slot is kept after its connection was given up before its pull opens another, and before
+/// anybody else does. A task of the same runtime closes the socket, and was woken before the one that
+/// waits so long.
+const CLOSING: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(50);
 /// How often those who have a connection look whether somebody waits, and how long one that gave a
 /// connection up keeps the others.
 const LOOK: Duration = Duration::from_millis(100);
@@ -62,6 +64,8 @@ struct Held {
 struct Closing {
     slot: Slot,
     until: Instant,
+    /// When its socket is closed.
+    ready: Instant,
     /// Whether it can serve the next request of the same pull: not if it was given up for others.
     ours: bool,
 }
@@ -82,6 +86,8 @@ pub(super) struct Permit {
 /// What came of looking for a connection.
 enum Found {
     Slot(Slot),
+    /// One will be closed in a moment.
+    Soon,
     None(Option<Queued>),
     Closed(Duration),
 }
@@ -109,6 +115,7 @@ impl Traffic {
             let heed = begun.elapsed() < LIMIT;
             match self.look(&host, large, heed, queued.take()).await? {
                 Found::Slot(slot) => return Ok(self.permit(host, slot, large)),
+                Found::Soon => tokio::time::sleep(CLOSING).await,
                 Found::Closed(left) if patient => {
                     let delay = left + spread(left);
                     self.0.observer.tell(Event::Paused { host: host.clone(), delay });
@@ -145,8 +152,8 @@ impl Traffic {
             if !left.is_zero() {
                 return Ok(Found::Closed(left));
             }
-            if let Some(slot) = inner.slot(&host, large)? {
-                return Ok(Found::Slot(slot));
+            if let Some(found) = inner.slot(&host, large)? {
+                return Ok(found);
             }
             let queued = match queued {
                 Some(queued) => Some(queued),
@@ -184,26 +191,31 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free connection, if there is one.
+    /// A free connection, or one that this pull has just given up, if there is one.
     ///
     /// The last is kept for what is small, and for what is given up as soon as somebody waits: so
     /// manifests and tokens never wait for the end of a large blob.
-    fn slot(&self, host: &str, large: bool) -> Result<Option<Slot>> {
-        let alone = {
-            let mut held = self.held();
-            let held = held.entry(host.to_owned()).or_default();
-            let alone = large && held.large == 0 && self.limit > 1;
-            let fits = |it: &Closing| it.ours && (!alone || it.slot.number() + 1 < self.limit);
-            if let Some(at) = held.closing.iter().position(fits) {
-                return Ok(Some(held.closing.swap_remove(at).slot));
-            }
-            alone
-        };
-        match (large, alone) {
+    fn slot(&self, host: &str, large: bool) -> Result<Option<Found>> {
+        let of_host = |held: &HashMap<String, Held>| held.get(host).map_or(0, |held| held.large);
+        let alone = large && of_host(&self.held()) == 0 && self.limit > 1;
+        let slot = match (large, alone) {
             (true, true) => self.hosts.slot(host, 0..self.limit - 1),
             (true, false) => self.hosts.slot(host, 0..self.limit),
             (false, _) => self.hosts.slot(host, (0..self.limit).rev()),
+        };
+        if let Some(slot) = slot? {
+            return Ok(Some(Found::Slot(slot)));
         }
+        let mut held = self.held();
+        let Some(held) = held.get_mut(host) else {
+            return Ok(None);
+        };
+        let fits = |it: &Closing| it.ours && (!alone || it.slot.number() + 1 < self.limit);
+        let now = Instant::now();
+        if let Some(at) = held.closing.iter().position(|it| fits(it) && it.ready <= now) {
+            return Ok(Some(Found::Slot(held.closing.swap_remove(at).slot)));
+        }
+        Ok(held.closing.iter().any(fits).then_some(Found::Soon))
     }
 }
 
@@ -213,7 +225,9 @@ impl Permit {
         let slot = self.traffic.0.hosts.slot(&self.host, 0..self.traffic.0.limit)?;
         let found = slot.is_some();
         if let Some(slot) = slot {
-            self.traffic.keep(&self.host, slot, LOOK, true);
+            let now = Instant::now();
+            let closing = Closing { slot, ready: now, until: now + LOOK, ours: true };
+            self.traffic.keep(&self.host, closing);
         }
         Ok(found)
     }
@@ -266,7 +280,9 @@ impl Drop for Permit {
         }
         if let Some(slot) = self.slot.take() {
             let ours = !self.yielded.load(Ordering::Relaxed);
-            self.traffic.keep(&self.host, slot, LINGER, ours);
+            let now = Instant::now();
+            let (ready, until) = (now + CLOSING, now + LINGER);
+            self.traffic.keep(&self.host, Closing { slot, ready, until, ours });
         }
     }
 }
@@ -274,20 +290,16 @@ impl Drop for Permit {
 impl Traffic {
     /// Keeps a slot for a moment: until its socket is closed, which a task of the runtime does now, or
     /// until it is used again.
-    fn keep(&self, host: &str, slot: Slot, time: Duration, ours: bool) {
+    fn keep(&self, host: &str, closing: Closing) {
         // Without a runtime there is no connection either.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let until = Instant::now() + time;
-        self.0.held().entry(host.to_owned()).or_default().closing.push(Closing {
-            slot,
-            until,
-            ours,
-        });
+        let until = closing.until;
+        self.0.held().entry(host.to_owned()).or_default().closing.push(closing);
         let (inner, host) = (Arc::clone(&self.0), host.to_owned());
         runtime.spawn(async move {
-            tokio::time::sleep(time).await;
+            tokio::time::sleep_until(until.into()).await;
             if let Some(held) = inner.held().get_mut(&host) {
                 let now = Instant::now();
                 held.closing.retain(|it| it.until > now);

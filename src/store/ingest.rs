@@ -109,8 +109,7 @@ impl Write for Ingest {
 /// Gives a whole file its digest's name: mode, sync, name, in this order, so that a name never
 /// stands for bytes that are not on disk. The name itself is not yet durable.
 pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
-    aside.set_mode(BLOB_MODE)?;
-    aside.sync()?;
+    finish(&aside)?;
     let name = digest.hex();
     let dir = layout.make_algorithm(digest.algorithm())?;
     if layout.has_blob(digest, size)? {
@@ -126,9 +125,14 @@ pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: 
 }
 
 fn replace(aside: Aside, dir: &Dir, digest: &Digest) -> Result<()> {
-    aside.set_mode(BLOB_MODE)?;
-    aside.sync()?;
+    finish(&aside)?;
     aside.name_over(dir, &digest.hex()).map(drop)
+}
+
+/// What comes before the name.
+fn finish(aside: &Aside) -> Result<()> {
+    aside.set_mode(BLOB_MODE)?;
+    aside.sync()
 }
 
 impl Ingest {

@@ -24,11 +24,9 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import layout  # noqa: E402
-import ledger as ledgers  # noqa: E402
-from layout import Damage  # noqa: E402
+import layout
+import ledger as ledgers
+from layout import Damage
 
 # What may lie in each folder of a store, beside blobs, leases, parts and trash.
 KNOWN = {
