@@ -57,7 +57,9 @@ impl Error {
                     false => kinds.next_back().unwrap_or(ErrorKind::Network),
                 }
             }
-            Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => ErrorKind::Mismatch,
+            Error::DigestMismatch { .. }
+            | Error::SizeMismatch { .. }
+            | Error::CorruptBlob { .. } => ErrorKind::Mismatch,
             Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
             Error::NoStore { .. } => ErrorKind::NoStore,
             Error::Locked { .. } => ErrorKind::Locked,

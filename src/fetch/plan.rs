@@ -145,9 +145,17 @@ impl Planner<'_> {
     ) -> Result<Document> {
         if pinned.is_present() {
             let (store, wanted) = (self.pull.store().clone(), descriptor.clone());
-            let document = blocking(move || store.document(&wanted)).await?;
-            self.plan.documents.push(Fetched { pinned, fetched: false });
-            return Ok(document);
+            match blocking(move || store.document(&wanted)).await {
+                Ok(document) => {
+                    self.plan.documents.push(Fetched { pinned, fetched: false });
+                    return Ok(document);
+                }
+                // It is marked now, and what is saved below takes its place.
+                Err(error @ Error::DigestMismatch { .. }) => {
+                    tracing::warn!(%error, "fetching it anew");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let raw = match brought {
             Some(raw) => raw,

@@ -9,6 +9,7 @@
 mod hosts;
 mod live;
 mod mark;
+mod orphans;
 mod parts;
 mod referrers;
 mod sweep;
@@ -145,6 +146,7 @@ impl Cycle<'_> {
         self.mark_new_pins()?;
         referrers::find(self.store, &mut self.marker)?;
         self.sweep()?;
+        self.remove_orphans()?;
         self.expire_parts()?;
         self.expire_hosts()
     }

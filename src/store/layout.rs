@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::access::{self, Sharing};
+use super::outboard::Outboards;
+use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -40,6 +42,10 @@ pub(crate) struct Layout {
     pub(crate) quarantine: Dir,
     /// `.layerstore/`.
     pub(crate) private: Dir,
+    /// `.layerstore/outboard/`.
+    pub(crate) outboards: Outboards,
+    /// `.layerstore/suspect/`.
+    pub(crate) suspects: Suspects,
     /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
     hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
@@ -147,13 +153,16 @@ impl Layout {
             access::check(&dir, &root)?;
             Ok(dir)
         };
+        let blobs = part(&root, "blobs")?;
         Ok(Layout {
-            blobs: part(&root, "blobs")?,
+            suspects: Suspects::new(&private, &blobs),
+            blobs,
             locks: part(&private, "locks")?,
             leases: part(&private, "leases")?,
             parts: part(&private, "parts")?,
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
+            outboards: Outboards::new(&root, &private),
             hosts: OnceLock::new(),
             algorithms: Default::default(),
             root,
@@ -209,6 +218,12 @@ impl Layout {
             Some(dir) => dir.meta(&digest.hex()),
             None => Ok(None),
         }
+    }
+
+    /// Whether a blob of this length is there, and was not found to be damaged.
+    pub(crate) fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let there = self.blob_meta(digest)?.is_some_and(|meta| meta.is_file && meta.len == size);
+        Ok(there && !self.suspects.has(digest)?)
     }
 
     /// A blob's file; `None` if there is none.

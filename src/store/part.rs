@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::ingest::{BLOB_MODE, place_aside};
 use super::layout::Layout;
 use super::lease::Pinned;
+use super::outboard::BlobHasher;
 use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
 use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Hasher;
 use crate::sys::{self, Aside, Filesystem, Lock};
 
 /// Write-back of a part is started in pieces of this size, so that the sync at its end is short.
@@ -36,7 +36,7 @@ pub struct Part {
     pinned: Pinned,
     storage: Storage,
     /// Boxed for its size.
-    hasher: Box<Hasher>,
+    hasher: Box<BlobHasher>,
     /// Which bytes are there.
     ranges: Ranges,
     /// Up to where they are hashed.
@@ -124,7 +124,7 @@ impl Part {
             pinned: pinned.clone(),
             storage,
             state: None,
-            hasher: Box::new(pinned.digest().algorithm().hasher()),
+            hasher: Box::new(BlobHasher::new(pinned.digest().algorithm(), &layout.outboards)),
             ranges: Ranges::default(),
             hashed: 0,
             unnoted: 0,
@@ -312,7 +312,7 @@ impl Part {
         self.state = None;
         self.versions.clear();
         self.ranges = Ranges::default();
-        *self.hasher = self.pinned.digest().algorithm().hasher();
+        *self.hasher = BlobHasher::new(self.pinned.digest().algorithm(), &self.layout.outboards);
         (self.hashed, self.unnoted, self.written_back, self.reserved) = (0, 0, 0, 0);
         Ok(())
     }
@@ -339,7 +339,7 @@ impl Part {
             let (expected, actual) = (size, self.len());
             return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
         }
-        let actual = self.hasher.clone().finish();
+        let actual = self.hasher.digest();
         if actual != expected {
             self.discard()?;
             let actual = Box::new(actual);
@@ -348,7 +348,7 @@ impl Part {
         let dir = self.layout.make_algorithm(expected.algorithm())?.clone();
         let path = self.path();
         match self.storage {
-            Storage::Private(aside) => place_aside(aside, &dir, &expected, size),
+            Storage::Private(aside) => place_aside(&self.layout, aside, &expected, size)?,
             Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
                 // Before the sync: from here on whoever takes the part over after a kill knows that
@@ -360,17 +360,20 @@ impl Part {
                 }
                 let hex = expected.hex();
                 if !parts.rename_new(&names.part, &dir, &hex)? {
-                    match dir.meta(&hex)? {
-                        Some(meta) if meta.is_file && meta.len == size => {
+                    match self.layout.has_blob(&expected, size)? {
+                        true => {
                             parts.unlink(&names.part)?;
                         }
                         // What has the name is not the blob: it is healed.
-                        _ => parts.rename(&names.part, &dir, &hex)?,
+                        false => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
-                names.unlink(&self.layout)
+                self.layout.suspects.clear(&expected)?;
+                names.unlink(&self.layout)?;
             }
         }
+        self.hasher.keep(&expected);
+        Ok(())
     }
 
     /// Something that can say, while a thread has the part, that its holder is alive. There is none

@@ -10,6 +10,7 @@ mod connections;
 mod data;
 mod faults;
 mod foreign;
+mod heal;
 mod image;
 mod parallel;
 mod platforms;

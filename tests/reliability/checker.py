@@ -33,6 +33,7 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
+        "outboard", "suspect",
     },
     ".layerstore/locks": set(layout.LOCKS),
     ".layerstore/quarantine": set(),
