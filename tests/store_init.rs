@@ -3,8 +3,9 @@
 mod store_support;
 
 use std::path::Path;
+use std::time::Duration;
 
-use layerstore::{BlobStore, Error, ErrorKind};
+use layerstore::{BlobStore, Error, ErrorKind, GcOptions};
 use store_support::*;
 
 #[test]
@@ -52,8 +53,7 @@ fn a_store_that_lost_its_refs_is_not_given_an_empty_list() {
     }
     let again = BlobStore::init(store.root()).unwrap();
     assert_eq!(again.refs().unwrap_err().kind(), ErrorKind::Damage);
-    let mut now = layerstore::gc::GcOptions::default();
-    now.grace = std::time::Duration::ZERO;
+    let now = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
     assert!(layerstore::gc::collect(&again, &now).is_err());
     assert!(again.open_blob(&image.layers[0]).is_ok());
 }

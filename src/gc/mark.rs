@@ -75,8 +75,12 @@ impl<'a> Marker<'a> {
     pub(super) fn mark_ref(&mut self, root: &Ref) -> Result<()> {
         let Ref { name, descriptor } = root;
         let digest = descriptor.digest;
-        let there = self.store.open_blob(&digest).map(drop);
         let step = Step { digest, reading: Reading::of(&descriptor.media_type, Reading::Root) };
+        let there = match self.store.layout().blob_meta(&digest) {
+            Ok(None) => Err(Error::BlobNotFound { digest }),
+            // Something other than a file is met when it is read.
+            looked_at => looked_at.map(drop),
+        };
         there.and_then(|()| self.mark(Keeper::Ref, step)).map_err(|source| {
             let root = match name {
                 Some(name) => format!("the ref {name:?}"),

@@ -13,6 +13,7 @@ mod orphans;
 mod parts;
 mod referrers;
 mod sweep;
+mod threads;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};

@@ -1,7 +1,11 @@
 use super::mark::Marker;
+use super::threads;
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
 use crate::store::BlobStore;
+
+/// How many blobs are looked into at a time, by all threads together.
+const CHUNK: usize = 1024;
 
 /// Finds signatures, attestations and the like: documents to which nothing leads, but which are
 /// about something that stays (image specification, "subject" of a manifest).
@@ -13,17 +17,28 @@ pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
         let Some(dir) = store.layout().algorithm(algorithm)? else {
             continue;
         };
+        let mut unmarked = Vec::with_capacity(CHUNK);
         for name in dir.names()? {
-            let name = name?;
-            let Ok(digest) = Digest::from_hex(algorithm, &name) else {
+            let Ok(digest) = Digest::from_hex(algorithm, &name?) else {
                 continue;
             };
-            if marker.keeper(&digest).is_none()
-                && dir.meta(&name)?.is_some_and(|it| it.is_file && it.len <= MAX_DOCUMENT_SIZE)
-                && let Some(subject) = subject_of(store, &digest)?
-            {
-                marker.mark_referrer(digest, subject)?;
+            if marker.keeper(&digest).is_none() {
+                unmarked.push(digest);
             }
+            if unmarked.len() == CHUNK {
+                look_into(store, &mut unmarked, marker)?;
+            }
+        }
+        look_into(store, &mut unmarked, marker)?;
+    }
+    Ok(())
+}
+
+fn look_into(store: &BlobStore, unmarked: &mut Vec<Digest>, marker: &mut Marker<'_>) -> Result<()> {
+    let subjects = threads::map(unmarked, |digest| subject_of(store, digest));
+    for (digest, subject) in unmarked.drain(..).zip(subjects) {
+        if let Some(subject) = subject? {
+            marker.mark_referrer(digest, subject)?;
         }
     }
     Ok(())
@@ -34,9 +49,17 @@ pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
     let blob = match store.open_blob(digest) {
         Err(Error::BlobNotFound { .. }) => return Ok(None),
-        opened => opened?,
+        // What is no file is the sweep's business. Looked at only now, for nearly all are files.
+        Err(error) => match store.layout().blob_meta(digest)? {
+            Some(meta) if meta.is_file => return Err(error),
+            _ => return Ok(None),
+        },
+        Ok(blob) => blob,
     };
     let size = blob.len();
+    if size > MAX_DOCUMENT_SIZE {
+        return Ok(None);
+    }
     // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
     if !blob.first_byte_unverified()?.is_some_and(|first| b"{ \t\r\n".contains(&first)) {
         return Ok(None);

@@ -1,15 +1,19 @@
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use super::Cycle;
 use super::mark::Keeper;
+use super::{Cycle, threads};
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
-use crate::store::collector;
-use crate::store::gate;
+use crate::store::{Layout, collector, gate};
 use crate::sys::Dir;
 
-/// How many blobs are removed while the gate is shut: it stays so for some ten milliseconds.
-const BATCH: usize = 256;
+/// How many candidates are gathered before the gate is shut for them. It is shut again for what is
+/// left of them when `SHUT` is over.
+const BATCH: usize = 1024;
+/// How long the gate stays shut at a time, and then as long as the last unlink takes. Who wants to
+/// pin waits that long, and a disk that is slow or busy makes no difference to it.
+const SHUT: Duration = Duration::from_millis(5);
 /// From this length on, in bytes, unlinking a blob takes long enough to be done outside the gate.
 const LARGE: u64 = 1024 * 1024;
 /// After this time nobody is still writing to a temporary file.
@@ -79,43 +83,35 @@ impl Cycle<'_> {
             batch.drain(..).for_each(|candidate| self.count_removed(&candidate));
             return Ok(());
         }
-        let mut moved = Vec::new();
-        let gate = gate::shut(&self.layout.locks)?;
-        self.mark_new_pins()?;
-        for candidate in batch.drain(..) {
-            if self.marker.keeper(&candidate.digest).is_some() {
-                self.report.kept_leased += 1;
-            } else if self.remove_one(&candidate, &mut moved)? {
-                self.count_removed(&candidate);
-            }
-        }
-        drop(gate);
-        for name in moved {
-            self.layout.trash.unlink(&name)?;
+        while !batch.is_empty() {
+            let gate = gate::shut(&self.layout.locks)?;
+            self.mark_new_pins()?;
+            let before = batch.len();
+            batch.retain(|candidate| self.marker.keeper(&candidate.digest).is_none());
+            self.report.kept_leased += (before - batch.len()) as u64;
+            let fates = remove_in_time(self.layout, batch);
+            drop(gate);
+            self.settle(batch, fates)?;
         }
         Ok(())
     }
 
-    /// Removes a blob under the shut gate; whether it was there. What was only moved to the trash
-    /// is added to `moved`.
-    fn remove_one(&self, candidate: &Candidate, moved: &mut Vec<String>) -> Result<bool> {
-        let Candidate { digest, size } = candidate;
-        let Some(dir) = self.layout.algorithm(digest.algorithm())? else {
-            return Ok(false);
-        };
-        let name = digest.hex();
-        if *size >= LARGE {
-            let trashed = format!("{}-{name}", digest.algorithm());
-            match dir.rename(&name, &self.layout.trash, &trashed) {
-                Ok(()) => {
-                    moved.push(trashed);
-                    return Ok(true);
+    /// Counts what was removed, and leaves in the batch what there was no time for.
+    fn settle(&mut self, batch: &mut Vec<Candidate>, fates: Vec<Result<Fate>>) -> Result<()> {
+        let mut outcome = Ok(());
+        for (candidate, fate) in std::mem::take(batch).into_iter().zip(fates) {
+            match fate {
+                Ok(Fate::Later) => batch.push(candidate),
+                Ok(Fate::Absent) => {}
+                Ok(Fate::Unlinked) => self.count_removed(&candidate),
+                Ok(Fate::Trashed(name)) => {
+                    self.count_removed(&candidate);
+                    self.layout.trash.unlink(&name)?;
                 }
-                // A full disk has no room for a name in the trash; then the gate stays shut longer.
-                Err(error) => tracing::debug!(%digest, %error, "a blob is not moved to the trash"),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        dir.unlink(&name)
+        outcome
     }
 
     fn count_removed(&mut self, candidate: &Candidate) {
@@ -159,4 +155,47 @@ impl Cycle<'_> {
         }
         Ok(())
     }
+}
+
+/// What became of a candidate.
+enum Fate {
+    /// It was not there any more.
+    Absent,
+    Unlinked,
+    /// It has this name in the trash.
+    Trashed(String),
+    /// Time was up.
+    Later,
+}
+
+/// Removes candidates under the shut gate, at least one and as many as there is time for.
+fn remove_in_time(layout: &Layout, batch: &[Candidate]) -> Vec<Result<Fate>> {
+    let (shut, begun) = (Instant::now(), AtomicBool::new(false));
+    threads::map(batch, |candidate| {
+        if shut.elapsed() > SHUT && begun.swap(true, Ordering::Relaxed) {
+            return Ok(Fate::Later);
+        }
+        begun.store(true, Ordering::Relaxed);
+        remove_one(layout, candidate)
+    })
+}
+
+fn remove_one(layout: &Layout, candidate: &Candidate) -> Result<Fate> {
+    let Candidate { digest, size } = candidate;
+    let Some(dir) = layout.algorithm(digest.algorithm())? else {
+        return Ok(Fate::Absent);
+    };
+    let name = digest.hex();
+    if *size >= LARGE {
+        let trashed = format!("{}-{name}", digest.algorithm());
+        match dir.rename(&name, &layout.trash, &trashed) {
+            Ok(()) => return Ok(Fate::Trashed(trashed)),
+            // A full disk has no room for a name in the trash; then the gate stays shut longer.
+            Err(error) => tracing::debug!(%digest, %error, "a blob is not moved to the trash"),
+        }
+    }
+    Ok(match dir.unlink(&name)? {
+        true => Fate::Unlinked,
+        false => Fate::Absent,
+    })
 }

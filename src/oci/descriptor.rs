@@ -98,7 +98,7 @@ impl Descriptor {
         }
         Ok(Descriptor {
             media_type: MediaType::new(spec.media_type().as_ref()),
-            digest: spec.digest().to_string().parse()?,
+            digest: AsRef::<str>::as_ref(spec.digest()).parse()?,
             size,
             platform: spec.platform().as_ref().map(Platform::from_spec),
             urls: spec.urls().clone().unwrap_or_default(),

@@ -7,7 +7,7 @@ use super::suspect::Suspects;
 use super::verified::{Guard, Source};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
-use crate::sys::{self, Map, Meta};
+use crate::sys::{self, Map};
 
 /// An open blob.
 ///
@@ -43,11 +43,10 @@ impl Blob {
     /// [`Error::BlobNotFound`], [`Error::Io`], [`Error::Damaged`] if something other than a file
     /// has the blob's name.
     pub(crate) fn open(layout: &Layout, digest: &Digest) -> Result<Blob> {
-        let file =
-            layout.open_blob(digest)?.ok_or_else(|| Error::BlobNotFound { digest: *digest })?;
-        let len = Meta::of(&file).context("look at", digest.to_string())?.len;
+        let opened = layout.open_blob(digest)?;
+        let (file, meta) = opened.ok_or_else(|| Error::BlobNotFound { digest: *digest })?;
         let (guard, outboards) = (Guard::default(), layout.outboards.clone());
-        let suspects = layout.suspects.clone();
+        let (len, suspects) = (meta.len, layout.suspects.clone());
         Ok(Blob { file, digest: *digest, len, position: 0, guard, outboards, suspects })
     }
 
@@ -135,7 +134,8 @@ impl Blob {
             let origin = format!("the stored blob {}", self.digest);
             return Err(Error::SizeMismatch { origin, expected, actual: self.len, more: false });
         }
-        let mut bytes = Vec::new();
+        // The file's own length, which is small: in one read, and one more that finds the end.
+        let mut bytes = Vec::with_capacity(usize::try_from(self.len).unwrap_or(0) + 1);
         let read = (&mut self.file).take(MAX_DOCUMENT_SIZE).read_to_end(&mut bytes);
         read.context("read", self.digest.to_string())?;
         self.compare(self.digest.algorithm().digest(&bytes))?;

@@ -1,7 +1,12 @@
 //! The bytes of `index.json`: pure, so that it can be fuzzed.
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::oci::{Descriptor, MediaType};
 
@@ -21,19 +26,25 @@ pub struct Ref {
     pub descriptor: Descriptor,
 }
 
-/// `index.json` as it is on disk. Whatever other tools put there is kept as it was.
-#[derive(Clone, Debug, PartialEq)]
+/// `index.json` as it is on disk. Whatever other tools put there is kept as it was, byte for byte.
+///
+/// Entries stay text until somebody asks for them: of ten thousand, a pull needs one.
+#[derive(Clone, Debug)]
 pub(crate) struct IndexFile {
-    document: Map<String, Value>,
-    entries: Vec<Value>,
+    /// The keys in their order. `manifests` is among them, for its place, with no value.
+    document: Vec<(String, Option<Value>)>,
+    entries: Vec<Box<RawValue>>,
 }
+
+const MANIFESTS: &str = "manifests";
 
 impl Default for IndexFile {
     fn default() -> IndexFile {
-        let mut document = Map::new();
-        document.insert("schemaVersion".to_owned(), json!(2));
-        document.insert("mediaType".to_owned(), json!(MediaType::OCI_INDEX));
-        document.insert("manifests".to_owned(), json!([]));
+        let document = vec![
+            ("schemaVersion".to_owned(), Some(2.into())),
+            ("mediaType".to_owned(), Some(MediaType::OCI_INDEX.into())),
+            (MANIFESTS.to_owned(), None),
+        ];
         IndexFile { document, entries: Vec::new() }
     }
 }
@@ -41,34 +52,30 @@ impl Default for IndexFile {
 impl IndexFile {
     /// Parses the file. The error says what is wrong with it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<IndexFile, String> {
-        let mut document: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        // Left in the document as an empty list, to keep its place among the keys.
-        let entries = match document.get_mut("manifests").map(Value::take) {
-            Some(Value::Array(entries)) => entries,
-            // Go writes an empty list so.
-            Some(Value::Null) => Vec::new(),
-            Some(_) => return Err("`manifests` is not a list".to_owned()),
-            None => return Err("it has no `manifests`".to_owned()),
-        };
-        Ok(IndexFile { document, entries })
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut document = self.document.clone();
-        document.insert("manifests".to_owned(), Value::Array(self.entries.clone()));
         // A map of strings to values always has a text.
-        serde_json::to_vec(&document).unwrap_or_default()
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// The refs, unnamed entries too.
     pub(crate) fn refs(&self) -> Result<Vec<Ref>, String> {
-        self.entries.iter().map(parse_entry).collect()
+        self.entries.iter().map(|entry| parse_entry(entry)).collect()
     }
 
     /// The refs that are understood: what another tool wrote is no reason not to find the rest.
     pub(crate) fn known_refs(&self) -> Vec<Ref> {
         self.entries.iter().filter_map(|entry| parse_entry(entry).ok()).collect()
+    }
+
+    /// The first ref of a name that is understood.
+    pub(crate) fn find(&self, name: &str) -> Option<Ref> {
+        self.entries
+            .iter()
+            .filter(|entry| is_named(entry, name))
+            .find_map(|entry| parse_entry(entry).ok())
     }
 
     /// Points a name at a descriptor; whether that changed anything.
@@ -77,10 +84,10 @@ impl IndexFile {
         target.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         target.annotations.insert(IMAGE_NAME.to_owned(), name.to_owned());
         // A descriptor has only strings for keys, so it always has a JSON form.
-        let new = serde_json::to_value(&target).unwrap_or_default();
+        let new = serde_json::value::to_raw_value(&target).unwrap_or_default();
         let mut at = self.entries.iter().enumerate().filter(|(_, entry)| is_named(entry, name));
         match (at.next().map(|(n, _)| n), at.next()) {
-            (Some(n), None) if self.entries[n] == new => false,
+            (Some(n), None) if is_same(&self.entries[n], &new) => false,
             (Some(n), None) => {
                 self.entries[n] = new;
                 true
@@ -101,19 +108,92 @@ impl IndexFile {
     }
 }
 
-fn parse_entry(entry: &Value) -> Result<Ref, String> {
-    let descriptor: Descriptor = serde_json::from_value(entry.clone())
+impl<'de> Deserialize<'de> for IndexFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IndexFile, D::Error> {
+        deserializer.deserialize_map(IndexVisitor)
+    }
+}
+
+/// One pass over the text: the entries are found where they begin and end, and not looked into.
+struct IndexVisitor;
+
+impl<'de> Visitor<'de> for IndexVisitor {
+    type Value = IndexFile;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an image index")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IndexFile, A::Error> {
+        let (mut document, mut entries) = (Vec::new(), None);
+        while let Some(key) = map.next_key::<String>()? {
+            let value = if key == MANIFESTS {
+                // Go writes an empty list as `null`.
+                let list: Option<Vec<Box<RawValue>>> = map.next_value()?;
+                entries = Some(list.unwrap_or_default());
+                None
+            } else {
+                Some(map.next_value()?)
+            };
+            match document.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, known)) => *known = value,
+                None => document.push((key, value)),
+            }
+        }
+        let entries = entries.ok_or_else(|| serde::de::Error::missing_field(MANIFESTS))?;
+        Ok(IndexFile { document, entries })
+    }
+}
+
+impl Serialize for IndexFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.document.len()))?;
+        for (key, value) in &self.document {
+            match value {
+                Some(value) => map.serialize_entry(key, value)?,
+                None => map.serialize_entry(key, &self.entries)?,
+            }
+        }
+        map.end()
+    }
+}
+
+fn parse_entry(entry: &RawValue) -> Result<Ref, String> {
+    let descriptor: Descriptor = serde_json::from_str(entry.get())
         .map_err(|error| format!("an entry is no descriptor: {error}"))?;
-    Ok(Ref { name: name_of(entry).map(str::to_owned), descriptor })
+    let name = [IMAGE_NAME, REF_NAME].iter().find_map(|key| descriptor.annotations.get(*key));
+    Ok(Ref { name: name.cloned(), descriptor })
 }
 
-fn name_of(entry: &Value) -> Option<&str> {
-    let annotations = entry.get("annotations")?;
-    [IMAGE_NAME, REF_NAME].iter().find_map(|key| annotations.get(key)?.as_str())
+/// The name of an entry, of one too that is no descriptor.
+fn name_of(entry: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Entry {
+        annotations: Annotations,
+    }
+    #[derive(Deserialize)]
+    struct Annotations {
+        #[serde(rename = "io.containerd.image.name")]
+        image_name: Option<Value>,
+        #[serde(rename = "org.opencontainers.image.ref.name")]
+        ref_name: Option<Value>,
+    }
+    let Entry { annotations } = serde_json::from_str(entry.get()).ok()?;
+    let names = [annotations.image_name, annotations.ref_name];
+    names.iter().flatten().find_map(|name| Some(name.as_str()?.to_owned()))
 }
 
-fn is_named(entry: &Value, name: &str) -> bool {
-    name_of(entry) == Some(name)
+fn is_named(entry: &RawValue, name: &str) -> bool {
+    // Parsing an entry takes longer than seeing that the name is nowhere in it. Where characters
+    // are written by their numbers, only parsing tells.
+    let text = entry.get();
+    (text.contains(name) || text.contains('\\')) && name_of(entry).as_deref() == Some(name)
+}
+
+/// Whether two texts say the same, in whatever order and with whatever space.
+fn is_same(one: &RawValue, other: &RawValue) -> bool {
+    let parse = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
+    one.get() == other.get() || parse(one).is_some() && parse(one) == parse(other)
 }
 
 #[cfg(test)]
@@ -159,6 +239,31 @@ mod tests {
         let written = String::from_utf8(index.to_bytes()).unwrap();
         assert!(written.contains(r#""annotations":{"k":"v"}"#), "{written}");
         assert!(written.contains(r#""strange":[1]"#), "{written}");
+    }
+
+    #[test]
+    fn a_name_is_found_however_it_is_written() {
+        let digest = target("x").digest;
+        for (name, found) in
+            [("a/b:1", true), (r"a\/b:1", true), (r"\u0061/b:1", true), ("a/b:12", false)]
+        {
+            let text = format!(
+                r#"{{"manifests":[{{"mediaType":"m/n","digest":"{digest}","size":1,
+                "annotations":{{"org.opencontainers.image.ref.name":"{name}"}}}}]}}"#
+            );
+            let mut index = IndexFile::parse(text.as_bytes()).unwrap();
+            assert_eq!(index.find("a/b:1").is_some(), found, "{name}");
+            assert_eq!(index.remove("a/b:1"), found, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_only_its_writer_understands_can_be_removed_by_its_name() {
+        let text =
+            br#"{"manifests":[{"size":"?","annotations":{"io.containerd.image.name":"a:1"}}]}"#;
+        let mut index = IndexFile::parse(text).unwrap();
+        assert_eq!(index.find("a:1"), None);
+        assert!(index.remove("a:1"));
     }
 
     #[test]

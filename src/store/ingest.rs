@@ -110,6 +110,11 @@ impl Write for Ingest {
 /// stands for bytes that are not on disk. The name itself is not yet durable.
 pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
     finish(&aside)?;
+    name_synced(layout, aside, digest, size)
+}
+
+/// The last step of [`place_aside`], for a file that has its mode and is synced.
+pub(crate) fn name_synced(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
     let name = digest.hex();
     let dir = layout.make_algorithm(digest.algorithm())?;
     if layout.has_blob(digest, size)? {
@@ -136,6 +141,18 @@ fn finish(aside: &Aside) -> Result<()> {
 }
 
 impl Ingest {
+    /// What it will be: its digest, and its length in bytes.
+    pub(crate) fn identity(&self) -> (Digest, u64) {
+        (self.hasher.digest(), self.written)
+    }
+
+    /// The file, whole and with the mode of a blob, to be synced and named; and what is known of its
+    /// groups.
+    pub(crate) fn finished(self) -> Result<(Aside, BlobHasher)> {
+        self.aside.set_mode(BLOB_MODE)?;
+        Ok((self.aside, self.hasher))
+    }
+
     /// Writes all bytes of a reader; how many there were.
     ///
     /// # Errors

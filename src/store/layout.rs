@@ -227,9 +227,9 @@ impl Layout {
     }
 
     /// A blob's file; `None` if there is none.
-    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Option<(File, Meta)>> {
         match self.algorithm(digest.algorithm())? {
-            Some(dir) => dir.open_file(&digest.hex()),
+            Some(dir) => dir.open_file_meta(&digest.hex()),
             None => Ok(None),
         }
     }

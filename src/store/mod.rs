@@ -21,6 +21,7 @@
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
 mod access;
+mod batch;
 mod blob;
 mod check;
 mod claim;
@@ -52,6 +53,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use batch::IngestBatch;
 pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
@@ -221,6 +223,21 @@ impl BlobStore {
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn ingest(&self, lease: &Lease, algorithm: Algorithm, limit: u64) -> Result<Ingest> {
         Ingest::new(&self.layout, lease, algorithm, limit)
+    }
+
+    /// Begins many blobs whose digests are not known yet, each of at most `limit` bytes, to be made
+    /// durable together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn ingest_batch(
+        &self,
+        lease: &Lease,
+        algorithm: Algorithm,
+        limit: u64,
+    ) -> Result<IngestBatch> {
+        IngestBatch::new(&self.layout, lease, algorithm, limit)
     }
 
     /// Asks to download a blob: one process at a time holds its part. What an earlier holder left

@@ -91,10 +91,7 @@ pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> R
 
 /// The ref of a name.
 pub(crate) fn find(layout: &Layout, name: &str) -> Result<Ref> {
-    read_known(layout)?
-        .into_iter()
-        .find(|entry| entry.name.as_deref() == Some(name))
-        .ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
+    read_index(layout)?.find(name).ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
 }
 
 /// Removes names, durably; for each, whether it was there.

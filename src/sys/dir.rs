@@ -198,12 +198,17 @@ impl Dir {
 
     /// Opens a regular file for reading; `None` if there is nothing of that name.
     pub(crate) fn open_file(&self, name: &str) -> Result<Option<File>> {
+        Ok(self.open_file_meta(name)?.map(|(file, _)| file))
+    }
+
+    /// Opens a regular file for reading, and says what it is: that is looked at in any case.
+    pub(crate) fn open_file_meta(&self, name: &str) -> Result<Option<(File, Meta)>> {
         self.open_with(name, OFlags::RDONLY)
     }
 
     /// Opens a regular file for reading and writing; `None` if there is nothing of that name.
     pub(crate) fn open_writable(&self, name: &str) -> Result<Option<File>> {
-        self.open_with(name, OFlags::RDWR)
+        Ok(self.open_with(name, OFlags::RDWR)?.map(|(file, _)| file))
     }
 
     /// Opens a regular file for reading and writing, making it if there is none, with mode 0600 and
@@ -218,10 +223,9 @@ impl Dir {
     }
 
     fn create(&self, name: &str, flags: OFlags) -> Result<File> {
-        let file = self.open_with(name, flags | OFlags::CREATE)?;
-        let file = file.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
-        let (meta, wanted) =
-            (Meta::of(&file).context("look at", self.path_of(name))?, self.file_mode());
+        let opened = self.open_with(name, flags | OFlags::CREATE)?;
+        let (file, meta) = opened.ok_or(Errno::NOENT).context("open", self.path_of(name))?;
+        let wanted = self.file_mode();
         // The umask may have taken bits away, and whoever comes next must be able to open it. What
         // another user made is for them to set right.
         if meta.mode & wanted != wanted && meta.owner == super::current_user() {
@@ -242,7 +246,7 @@ impl Dir {
         }
     }
 
-    fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<File>> {
+    fn open_with(&self, name: &str, flags: OFlags) -> Result<Option<(File, Meta)>> {
         // Without NONBLOCK, a FIFO put in the file's place would hold the opener for ever.
         let mode = Mode::from_raw_mode(self.file_mode());
         let fd = match open_beneath(&self.0.fd, name, flags | OFlags::NONBLOCK, mode) {
@@ -251,11 +255,12 @@ impl Dir {
             Err(error) => return Err(error).context("open", self.path_of(name)),
         };
         let stat = rustix::fs::fstat(&fd).context("look at", self.path_of(name))?;
-        if !Meta::from(&stat).is_file {
+        let meta = Meta::from(&stat);
+        if !meta.is_file {
             let path = self.path_of(name);
             return Err(Error::Damaged { path, reason: "it is not a regular file".to_owned() });
         }
-        Ok(Some(File::from(fd)))
+        Ok(Some((File::from(fd), meta)))
     }
 
     /// What an entry is; `None` if there is none. Symbolic links are not followed.

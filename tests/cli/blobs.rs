@@ -166,3 +166,21 @@ fn a_full_device_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("cannot write the result"));
 }
+
+#[test]
+fn several_files_are_put_at_once() {
+    let sandbox = Sandbox::empty();
+    let file = |name: &str, text: &str| {
+        let path = sandbox.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (one, two) = (file("one", "1"), file("two", "22"));
+    let digests = ["1", "22"].map(|text| Algorithm::Sha256.digest(text.as_bytes()).to_string());
+    sandbox.fails(&["blob", "put", &one, "/nonexistent/file"], 1, "cannot read /nonexistent/file");
+    assert!(!sandbox.root().exists(), "a wrong path makes no store, and stores none of the others");
+    assert_eq!(sandbox.ok(&["blob", "put", &one, &two]), digests.join("\n") + "\n");
+    let value = sandbox.json(&["blob", "put", &two, &one]);
+    let put = |n: usize| json!({ "digest": digests[n], "size": n + 1 });
+    assert_eq!(value, json!([put(1), put(0)]));
+}

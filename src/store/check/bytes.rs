@@ -13,7 +13,7 @@ use crate::oci::Digest;
 use crate::store::groups::{self, GROUP, RECORD};
 use crate::store::layout::Layout;
 use crate::store::outboard::{BlobHasher, Outboard};
-use crate::sys::{self, Meta};
+use crate::sys;
 
 /// Blobs are read and hashed in pieces of this size. Reading is as fast as mapping them is, and a
 /// file that shrinks or a disk that fails gives an error where a map would kill the process.
@@ -129,10 +129,9 @@ impl Reader<'_> {
     }
 
     fn read_once(&self, digest: Digest, buffer: &mut [u8]) -> Result<Outcome> {
-        let Some(file) = self.layout.open_blob(&digest)? else {
+        let Some((file, own)) = self.layout.open_blob(&digest)? else {
             return Ok(Outcome::Gone);
         };
-        let own = Meta::of(&file).context("look at", digest.to_string())?;
         let mut bad = None;
         let outboards = &self.layout.outboards;
         if !self.options.read_data

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use layerstore::oci::{Algorithm, MediaType};
-use layerstore::{Blob, BlobInfo, BlobStore, Digest, Error, Role};
+use layerstore::{Blob, BlobInfo, BlobStore, Digest, Error, Pinned, Role};
 use serde::Serialize;
 
 use super::{Outcome, Place};
@@ -23,7 +23,7 @@ pub(super) fn run(place: &Place, command: BlobCommand, out: &mut Output) -> Outc
         BlobCommand::Ls => list(&place.open()?, out),
         BlobCommand::Stat { digest } => stat(&place.open()?, digest, out),
         BlobCommand::Cat { digest, range } => cat(&place.open()?, &digest, range, out),
-        BlobCommand::Put { file, algorithm } => put(place, &file, algorithm, out),
+        BlobCommand::Put { files, algorithm } => put(place, &files, algorithm, out),
     }
 }
 
@@ -183,24 +183,36 @@ impl Report for Put {
     }
 }
 
-fn put(place: &Place, file: &Path, algorithm: Algorithm, out: &mut Output) -> Outcome {
+fn put(place: &Place, files: &[PathBuf], algorithm: Algorithm, out: &mut Output) -> Outcome {
     // Before the store is made: a wrong path leaves nothing behind.
-    let (input, origin): (Box<dyn Read>, String) = match file.to_str() {
-        Some("-") => (Box::new(io::stdin().lock()), "the standard input".to_owned()),
-        _ => {
-            let path = file.display().to_string();
-            let opened = File::open(file);
-            (
-                Box::new(opened.map_err(|source| Failure::Input { path: path.clone(), source })?),
-                path,
-            )
-        }
-    };
+    for file in files {
+        open(file)?;
+    }
     let store = place.open_or_init()?;
     let lease = store.lease("store blob put")?;
-    let mut ingest = store.ingest(&lease, algorithm, u64::MAX)?;
-    ingest.write_from(input, &origin)?;
-    let pinned = ingest.commit()?;
-    out.report(&Put { digest: *pinned.digest(), size: pinned.size() })?;
+    let mut batch = store.ingest_batch(&lease, algorithm, u64::MAX)?;
+    for file in files {
+        let (input, origin) = open(file)?;
+        batch.put(input, &origin)?;
+    }
+    let put = |pinned: Pinned| Put { digest: *pinned.digest(), size: pinned.size() };
+    let mut puts: Vec<_> = batch.commit()?.into_iter().map(put).collect();
+    match puts.pop() {
+        Some(only) if puts.is_empty() => out.report(&only)?,
+        last if out.is_json() => out.array(puts.into_iter().chain(last).map(Ok))?,
+        last => puts.iter().chain(&last).try_for_each(|put| put.text(out))?,
+    }
     Ok(Exit::Ok)
+}
+
+/// A file, or the standard input, and what to call it.
+fn open(file: &Path) -> Result<(Box<dyn Read>, String), Failure> {
+    if file.to_str() == Some("-") {
+        return Ok((Box::new(io::stdin().lock()), "the standard input".to_owned()));
+    }
+    let path = file.display().to_string();
+    match File::open(file) {
+        Ok(input) => Ok((Box::new(input), path)),
+        Err(source) => Err(Failure::Input { path, source }),
+    }
 }

@@ -1,5 +1,8 @@
 //! `store images`.
 
+use std::num::NonZeroUsize;
+use std::thread;
+
 use layerstore::oci::{MediaType, Platform};
 use layerstore::{BlobStore, Digest, Ref};
 use serde::Serialize;
@@ -9,6 +12,9 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::image::Image;
 use crate::output::{Column, Output};
+
+/// How many images are read before another thread pays.
+const FEW: usize = 32;
 
 /// One image, as the list has it.
 #[derive(Serialize)]
@@ -76,8 +82,7 @@ impl Row {
 }
 
 pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
-    let mut rows: Vec<Row> =
-        store.refs()?.into_iter().map(|entry| Row::new(store, entry)).collect();
+    let mut rows = rows(store, store.refs()?);
     rows.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
     print(&rows, out)?;
     let mut exit = Exit::Ok;
@@ -88,6 +93,23 @@ pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
         }
     }
     Ok(exit)
+}
+
+/// A row for each, read on all processors: each takes reading and parsing of a few documents.
+fn rows(store: &BlobStore, entries: Vec<Ref>) -> Vec<Row> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = entries.len().div_ceil(cores).max(FEW);
+    let row = |entry: &Ref| Row::new(store, entry.clone());
+    thread::scope(|scope| {
+        let threads: Vec<_> = entries
+            .chunks(share)
+            .map(|entries| scope.spawn(move || entries.iter().map(row).collect::<Vec<_>>()))
+            .collect();
+        let ended = |thread: thread::ScopedJoinHandle<'_, Vec<Row>>| {
+            thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+        };
+        threads.into_iter().flat_map(ended).collect()
+    })
 }
 
 fn print(rows: &[Row], out: &mut Output) -> Result<(), Failure> {

@@ -1,0 +1,183 @@
+"""What needs no registry: collecting, putting, checking, starting."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+from measure import in_turn, table, timed
+
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+UNLINK = """
+import os, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
+doomed = set(open(sys.argv[2]).read().split())
+for name in os.listdir(folder):
+    if name in doomed:
+        os.unlink(name, dir_fd=folder)
+"""
+ONE_BY_ONE = """
+import os, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
+for source in sys.argv[2:]:
+    data = open(source, "rb").read()
+    file = os.open("new", os.O_CREAT | os.O_WRONLY, 0o444, dir_fd=folder)
+    os.write(file, data); os.fsync(file); os.close(file)
+    os.rename("new", os.path.basename(source), src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+"""
+
+
+def make_layout(root, kept, dropped, layers=5):
+    """A layout of small images; the names of the blobs of those that no ref leads to."""
+    blobs = root / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    root.chmod(0o700)
+    refs, doomed = [], set()
+    for n in range(kept + dropped):
+        own = []
+
+        def put(data, media_type):
+            name = hashlib.sha256(data).hexdigest()
+            (blobs / name).write_bytes(data)
+            own.append(name)
+            return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data)}
+
+        parts = [put(b"\x1f\x8b" + f"{n}-{part} ".encode() * 100, LAYER) for part in range(layers)]
+        config = {"architecture": "amd64", "os": "linux", "config": {"Env": [f"N={n}"]},
+                  "rootfs": {"type": "layers", "diff_ids": [part["digest"] for part in parts]}}
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST,
+                    "config": put(json.dumps(config).encode(), CONFIG), "layers": parts}
+        target = put(json.dumps(manifest).encode(), MANIFEST)
+        if n < kept:
+            name = f"registry.example/team/image-{n}:v1"
+            target["annotations"] = {"org.opencontainers.image.ref.name": name,
+                                     "io.containerd.image.name": name}
+            refs.append(target)
+        else:
+            doomed.update(own)
+    (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": refs}))
+    return doomed
+
+
+def collect(bench):
+    """170,000 blobs, 100,000 of them of no use, page cache warm, a new copy for each run."""
+    kept, dropped = 10_000 // bench.scale, 14_286 // bench.scale
+    model = bench.folder / "model"
+    doomed = make_layout(model, kept, dropped)
+    subprocess.run([bench.store, "--root", model, "init"], check=True, stdout=subprocess.DEVNULL)
+    (bench.folder / "doomed").write_text("\n".join(doomed))
+    root = bench.folder / "gc"
+
+    def prepare(_):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(model, root)
+        return root
+
+    def verify(name, root):
+        left = set(os.listdir(root / "blobs/sha256"))
+        if len(left) != 7 * kept or left & doomed:
+            raise SystemExit(f"{name} left {len(left)} blobs, where {7 * kept} have to stay")
+
+    store = [bench.store, "--root", root, "-q"]
+    contenders = {
+        "store": lambda _: timed([*store, "gc", "--grace", "0s"]),
+        "list and unlink": lambda _: timed(
+            ["python3", "-c", UNLINK, root / "blobs/sha256", bench.folder / "doomed"]),
+        "umoci": lambda _: timed(["umoci", "gc", "--layout", root]),
+    }
+    results = in_turn(bench.rounds(3), contenders, prepare, verify)
+    prepare(None)
+    dry = in_turn(bench.rounds(5), {"store": lambda _: timed(
+        [*store, "gc", "--dry-run", "--grace", "0s"])})
+    return (f"## A collection: {7 * (kept + dropped):,} blobs, {kept:,} images\n\n{collect.__doc__}"
+            f"\n\n{table(results)}\n\nThe same with `--dry-run`:\n\n{table(dry)}\n", results)
+
+
+def put(bench):
+    """10,000 blobs of 4 KiB, each durable under its name at the end."""
+    count = 10_000 // bench.scale
+    sources = bench.folder / "sources"
+    sources.mkdir()
+    files = [sources / str(n) for n in range(count)]
+    for n, file in enumerate(files):
+        file.write_bytes(n.to_bytes(8, "little") * 512)
+    root = bench.folder / "put"
+
+    def prepare(_):
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(mode=0o700)
+        return root
+
+    def verify(name, root):
+        found = list(root.rglob("blobs/sha256/*")) if name == "store" else list(root.iterdir())
+        if len(found) != count:
+            raise SystemExit(f"{name} put {len(found)} blobs of {count}")
+
+    results = in_turn(bench.rounds(3), {
+        "store": lambda root: timed([bench.store, "--root", root, "blob", "put", *files]),
+        "write, fsync, rename, fsync": lambda root: timed(["python3", "-c", ONE_BY_ONE, root, *files]),
+    }, prepare, verify)
+    return f"## Many small blobs\n\n{put.__doc__}\n\n{table(results)}\n", results
+
+
+def check(bench):
+    """Every byte of the images' layout hashed on all cores, from the page cache."""
+    root = bench.folder / "check"
+    root.mkdir(mode=0o700)
+    subprocess.run(["cp", "-rT", bench.layout, root], check=True)
+    subprocess.run([bench.store, "--root", root, "init"], check=True, stdout=subprocess.DEVNULL)
+    files = [str(file) for file in (root / "blobs/sha256").iterdir()]
+    files.sort(key=lambda file: -os.path.getsize(file))
+    listed = bench.folder / "files"
+    listed.write_text("\n".join(files))
+    cores = str(os.cpu_count())
+    results = in_turn(bench.rounds(7), {
+        "store": lambda _: timed([bench.store, "--root", root, "-q", "check", "--read-data"]),
+        "openssl": lambda _: timed(["xargs", "-a", listed, "-P", cores, "-n", "1", "openssl",
+                                    "dgst", "-sha256"]),
+    })
+    size = sum(map(os.path.getsize, files)) / 1e9
+    return f"## A check of {size:.1f} GB\n\n{check.__doc__}\n\n{table(results)}\n", results
+
+
+def start(bench):
+    """Commands that should be felt as immediate, with 1,000 refs in the store."""
+    root = bench.folder / "start"
+    make_layout(root, 1_000, 0)
+    subprocess.run([bench.store, "--root", root, "init"], check=True, stdout=subprocess.DEVNULL)
+    store = [bench.store, "--root", root]
+    results = in_turn(bench.rounds(21), {
+        "store images": lambda _: timed([*store, "images"]),
+        "store version": lambda _: timed([*store, "version"]),
+        "/bin/true": lambda _: timed(["/bin/true"]),
+    })
+    return f"## Start-up\n\n{start.__doc__}\n\n{table(results, ours='store version')}\n", results
+
+
+def grow(bench):
+    """The same work for more and more blobs, seven an image; medians of three runs, in seconds."""
+    rows = []
+    for blobs in (1_000, 10_000, 100_000):
+        root = bench.folder / f"grow{blobs}"
+        make_layout(root, blobs // 7, 0)
+        store = [bench.store, "--root", root, "-q"]
+        subprocess.run([*store, "init"], check=True, stdout=subprocess.DEVNULL)
+        results = in_turn(bench.rounds(3), {
+            "gc": lambda _, store=store: timed([*store, "gc", "--grace", "0s"]),
+            "images": lambda _, store=store: timed([*store, "images"]),
+            "check": lambda _, store=store: timed([*store, "check"]),
+        })
+        walls = [sorted(run["wall"] for run in runs)[len(runs) // 2] for runs in results.values()]
+        memory = max(run["memory"] for run in results["gc"])
+        rows.append(f"| {blobs:,} | " + " | ".join(f"{wall:.3f}" for wall in walls)
+                    + f" | {memory:.0f} |")
+        shutil.rmtree(root)
+    head = "| blobs | gc | images | check | MiB of gc |\n| --- | --- | --- | --- | --- |\n"
+    return f"## Growth\n\n{grow.__doc__}\n\n{head}" + "\n".join(rows) + "\n", {}

@@ -1,0 +1,83 @@
+"""Running contenders in turn, and saying how long they took."""
+
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def timed(command, **options):
+    """Runs a command: its time by the clock and on the CPUs, and its memory at most, in MiB."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **options}
+    started = time.perf_counter()
+    process = subprocess.Popen([str(word) for word in command], **options)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))[:500]}: exit code {process.returncode}")
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 1024}
+
+
+def in_turn(rounds, contenders, prepare=lambda name: None, verify=lambda name, made: None):
+    """Runs each contender once to warm up and then `rounds` times, each round in another order.
+
+    `prepare` makes what a run needs and is not timed; `verify` looks at what came of it and ends
+    the program if that is wrong. A contender gets what was prepared, and returns what `timed` does.
+    """
+    names = list(contenders)
+    results = {name: [] for name in names}
+    for number in range(-1, rounds):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            made = prepare(name)
+            os.sync()  # what was written before is not this one's to wait for
+            taken = contenders[name](made)
+            verify(name, made)
+            if number >= 0:
+                results[name].append(taken)
+                print(f"  {name}: {taken['wall']:.3f} s, {taken['cpu']:.2f} s of CPU",
+                      file=sys.stderr)
+    return results
+
+
+def median(results, key="wall"):
+    return statistics.median(taken[key] for taken in results)
+
+
+def table(results, ours="store"):
+    """A Markdown table: medians, spreads, and the ratio to ours of each round's neighbours."""
+    lines = ["| | seconds, median | middle half | all | CPU s | MiB | times ours |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for name, runs in results.items():
+        walls = [taken["wall"] for taken in runs]
+        low, middle, high = statistics.quantiles(walls, n=4, method="inclusive")
+        ratios = [theirs["wall"] / own["wall"] for theirs, own in zip(runs, results[ours])]
+        lines.append(
+            f"| {name} | {middle:.3f} | {low:.3f} to {high:.3f} | {min(walls):.3f} to "
+            f"{max(walls):.3f} | {median(runs, 'cpu'):.2f} | {median(runs, 'memory'):.0f} | "
+            f"{statistics.median(ratios):.2f} |")
+    return "\n".join(lines)
+
+
+def machine(folder):
+    processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
+                      if line.startswith("model name")), platform.machine())
+    system = subprocess.run(["df", "--output=fstype", folder], text=True, check=True,
+                            stdout=subprocess.PIPE).stdout.split()[-1]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (f"{os.cpu_count()} cores ({processor}), {memory:.0f} GiB of memory, Linux "
+            f"{platform.release()}, {system}; load {os.getloadavg()[0]:.1f} at the end")
+
+
+def version(*command):
+    try:
+        said = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout
+        return said.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return f"{command[0]}: not here"

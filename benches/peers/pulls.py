@@ -1,0 +1,192 @@
+"""Pulls from Debian's docker-registry on loopback, over plain HTTP, into a new folder each time."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import durable
+from measure import ROOT, in_turn, table, timed
+
+TOOL = ROOT / "tests/tools/local-registry"
+
+
+@contextlib.contextmanager
+def registry(folder, data):
+    started = subprocess.run([TOOL, "start", folder, "--data", data],
+                             check=True, text=True, stdout=subprocess.PIPE)
+    try:
+        yield started.stdout.split()[0]
+    finally:
+        subprocess.run([TOOL, "stop", folder], check=True)
+
+
+def pull_command(bench, root, image, *options):
+    return [bench.store, "--root", root, "-q", *options, "pull", "--plain-http", image]
+
+
+def skopeo_command(root, image):
+    return ["skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false",
+            f"docker://{image}", f"oci:{root}:it"]
+
+
+def ctr(bench, image):
+    """`ctr content fetch` into a containerd that begins with nothing; its start is not timed."""
+    folder = bench.folder / "containerd"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    socket = folder / "socket"
+    config = folder / "config.toml"
+    config.write_text(f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
+                      f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+                      f'[grpc]\naddress = "{socket}"\n')
+    daemon = subprocess.Popen(["containerd", "-c", config, "-l", "error"], cwd=folder)
+    try:
+        for _ in range(200):
+            if socket.exists():
+                break
+            time.sleep(0.05)
+        os.sync()
+        return timed(["ctr", "-a", socket, "content", "fetch", "--plain-http", image])
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+def read_and_discard(address, repository, digests):
+    urls = [f"http://{address}/v2/{repository}/blobs/{digest}" for digest in digests]
+    words = [word for url in urls for word in ("-o", "/dev/null", url)]
+    return timed(["curl", "-fsZ", "--parallel-max", "6", *words])
+
+
+def blobs_of(layout):
+    return {file.name: file.stat().st_size for file in (layout / "blobs/sha256").iterdir()}
+
+
+def verify_digests(layout):
+    for file in (layout / "blobs/sha256").iterdir():
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != file.name:
+                sys.exit(f"{layout}: the content of {file.name} is another")
+
+
+def compared(bench, address, repository, rounds, with_ctr=False):
+    """Store, skopeo, and a client that discards, each into a new folder; all bytes are compared."""
+    image = f"{address}/{repository}:v1"
+    first = bench.folder / "first"
+    calls = durable.traced(pull_command(bench, first, image), bench.folder / "trace")
+    blobs = blobs_of(first)
+    verify_digests(first)
+    if wrong := durable.complaint(calls, blobs):
+        sys.exit(f"the pull of {image} was not durable: {wrong}")
+    shutil.rmtree(first)
+    manifests = {name for name, size in blobs.items() if size < 4096}
+    urls = [f"sha256:{name}" for name in blobs if name not in manifests]
+
+    def prepare(name):
+        to = bench.folder / name.split()[0]
+        shutil.rmtree(to, ignore_errors=True)
+        return to
+
+    def verify(name, root):
+        if name in ("store", "skopeo"):
+            if blobs_of(root) != blobs:
+                sys.exit(f"{name} brought other blobs than before")
+            if name == "skopeo":
+                verify_digests(root)
+            shutil.rmtree(root)
+
+    contenders = {
+        "store": lambda root: timed(pull_command(bench, root, image)),
+        "skopeo": lambda root: timed(skopeo_command(root, image)),
+        "curl, discarding": lambda _: read_and_discard(address, repository, urls),
+    }
+    if with_ctr:
+        contenders["ctr content fetch"] = lambda _: ctr(bench, image)
+    return in_turn(rounds, contenders, prepare, verify), blobs
+
+
+def pull(bench):
+    """Server and disk on this machine; the server's files are in the page cache, the disk is synced
+    before each run. skopeo and ctr sync less: names, manifests and index are left to the kernel."""
+    with registry(bench.folder / "registry", bench.data) as address:
+        results, blobs = compared(bench, address, f"real/{bench.tag}", bench.rounds(7), True)
+    size = sum(blobs.values()) / 1e6
+    return (f"## One image, {len(blobs)} blobs, {size:.0f} MB, pulled cold\n\n{pull.__doc__}\n\n"
+            f"{table(results)}\n", results)
+
+
+def small(bench):
+    """200 layers of 64 KiB that cannot be compressed."""
+    layout = bench.folder / "small"
+    (layout / "blobs/sha256").mkdir(parents=True)
+
+    def put(data, media_type):
+        name = hashlib.sha256(data).hexdigest()
+        (layout / "blobs/sha256" / name).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data)}
+
+    layers = [put(os.urandom(65536), "application/vnd.oci.image.layer.v1.tar") for _ in range(200)]
+    config = {"architecture": "amd64", "os": "linux",
+              "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}}
+    manifest = put(json.dumps({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": put(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
+        "layers": layers}).encode(), "application/vnd.oci.image.manifest.v1+json")
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "small"}
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    data = bench.folder / "small-data"
+    with registry(bench.folder / "registry", data) as address:
+        subprocess.run([TOOL, "push", bench.folder / "registry", layout], check=True,
+                       stdout=subprocess.DEVNULL)
+        results, _ = compared(bench, address, "real/small", bench.rounds(5))
+    return f"## Many small layers\n\n{small.__doc__}\n\n{table(results)}\n", results
+
+
+def present(bench):
+    """The image is there already, and the store has 10,000 other refs, or none."""
+    from local import make_layout
+    full, bare, layout = (bench.folder / name for name in ("full", "bare", "present"))
+    make_layout(full, 10_000, 0, layers=0)
+    with registry(bench.folder / "registry", bench.data) as address:
+        image = f"{address}/real/{bench.tag}:v1"
+        subprocess.run([bench.store, "--root", full, "init"], check=True, stdout=subprocess.DEVNULL)
+        for root in (full, bare):
+            subprocess.run(pull_command(bench, root, image), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(skopeo_command(layout, image), check=True)
+        results = in_turn(bench.rounds(21), {
+            "store": lambda _: timed(pull_command(bench, bare, image)),
+            "store, 10,000 refs": lambda _: timed(pull_command(bench, full, image)),
+            "skopeo": lambda _: timed(skopeo_command(layout, image)),
+        })
+    return f"## An image that is there\n\n{present.__doc__}\n\n{table(results)}\n", results
+
+
+def together(bench):
+    """Eight processes pull the same image into the same new store."""
+    with registry(bench.folder / "registry", bench.data) as address:
+        image = f"{address}/real/{bench.tag}:v1"
+
+        def run(root, count):
+            command = pull_command(bench, root, image)
+            # One command, so that its time and its CPU are those of all.
+            script = f"for i in $(seq {count}); do \"$@\" & done; for j in $(jobs -p); do wait $j || exit 1; done"
+            return timed(["bash", "-c", script, "-", *command])
+
+        def prepare(_):
+            root = bench.folder / "together"
+            shutil.rmtree(root, ignore_errors=True)
+            return root
+
+        results = in_turn(bench.rounds(5), {
+            "one process": lambda root: run(root, 1),
+            "eight processes": lambda root: run(root, 8),
+        }, prepare, lambda _, root: verify_digests(root))
+    return (f"## Eight at once\n\n{together.__doc__}\n\n{table(results, ours='one process')}\n",
+            results)
