@@ -22,7 +22,7 @@ def joined(lines):
         thread, _, call = line.partition(" ")
         call = call.strip()
         if call.endswith("<unfinished ...>"):
-            begun[thread] = call.removesuffix("<unfinished ...>")
+            begun[thread] = call.removesuffix("<unfinished ...>").rstrip()
         elif resumed := re.match(r"<\.\.\. \w+ resumed>(.*)", call):
             calls.append(begun.pop(thread, "") + resumed[1])
         else:
@@ -38,7 +38,7 @@ def complaint(calls, digests):
     for at, call in enumerate(calls):
         if opened := re.search(r"^openat.*= (\d+)<", call):
             synced.discard(opened[1])
-        elif sync := re.match(r"f(?:data)?sync\((\d+)<(.*?)>\)", call):
+        elif sync := re.match(r"f(?:data)?sync\((\d+)<(.*?)>(?:\(deleted\))?\)", call):
             synced.update(sync.groups())
             if sync[2].endswith("/blobs/sha256"):
                 directory = at
@@ -69,8 +69,8 @@ def self_test():
     calls = [
         f'fsync(9<{part}/sha256-{blob}.part>) = 0',
         f'renameat2(5<{part}>, "sha256-{blob}.part", 6</s/blobs/sha256>, "{blob}", 1) = 0',
-        'openat(6</s/blobs/sha256>, ".", O_RDWR|O_TMPFILE) = 9</s/blobs/sha256/#1 (deleted)>',
-        'fsync(9</s/blobs/sha256/#1 (deleted)>) = 0',
+        'openat(6</s/blobs/sha256>, ".", O_RDWR|O_TMPFILE) = 9</s/blobs/sha256/#1>(deleted)',
+        'fsync(9</s/blobs/sha256/#1>(deleted)) = 0',
         f'linkat(AT_FDCWD</>, "/proc/self/fd/9", 6</s/blobs/sha256>, "{other}", 0) = 0',
         'fsync(6</s/blobs/sha256>) = 0',
         'renameat(3</s>, ".new-x", 3</s>, "index.json") = 0',
