@@ -1,13 +1,15 @@
 //! The one error type of the crate.
 
+mod context;
 mod kind;
 mod show;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use context::IoContext;
 pub use kind::ErrorKind;
 use show::{Chain, Each, Line, Messages, Space, Subject};
 
@@ -230,6 +232,19 @@ pub enum Error {
         actual: Box<Digest>,
     },
 
+    /// A stored blob is no longer what was stored: the disk, or something that wrote to it, has
+    /// changed it. Its digest was asked before this was said.
+    #[error(
+        "the stored blob {digest} is damaged at byte {offset}, or in the 16 KiB from there on; \
+         a pull of an image that has it brings it anew"
+    )]
+    CorruptBlob {
+        /// The blob.
+        digest: Digest,
+        /// Where the first group that is wrong begins, among those that were asked for.
+        offset: u64,
+    },
+
     /// A blob is not as long as its descriptor says.
     #[error("{origin} has the wrong length: its descriptor says {expected} bytes, got {actual}{}", if *more { " or more" } else { "" })]
     SizeMismatch {
@@ -315,6 +330,13 @@ pub enum Error {
         range: String,
         /// What is wrong with the answer.
         reason: String,
+    },
+
+    /// A server has another version of a blob than it had when it sent the bytes before.
+    #[error("{url} has another version of the blob than before: its ETag has changed")]
+    BlobChanged {
+        /// The address, without credentials.
+        url: String,
     },
 
     /// A file or a program that keeps credentials cannot be used. What it says is not in here.
@@ -403,25 +425,5 @@ impl Error {
             }
             other => other,
         }
-    }
-}
-
-/// Gives an [`io::Error`] the path and the action that it lacks.
-pub(crate) trait IoContext<T> {
-    /// `action` reads after "cannot": "open", "write to".
-    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
-}
-
-impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
-    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|error| {
-            let (source, path) = (error.into(), path.as_ref().to_path_buf());
-            match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Error::NoSpace { action, path, needed: None, available: None }
-                }
-                _ => Error::Io { action, path, source },
-            }
-        })
     }
 }

@@ -62,8 +62,8 @@ pub use gc::{GcOptions, GcReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
-    Damage, DamageKind, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState, Node, Part,
-    PartWatch, Pinned, Pulse, Ref, Role, Usage,
+    Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState, Node,
+    Part, PartWatch, Pinned, Pulse, Queued, Ref, Role, Slot, Usage, Version,
 };
 
 /// The README's example is compiled, so that it stays true.

@@ -11,7 +11,7 @@ use store_support::*;
 const LAYER_BYTES: &[u8] = b"the bytes of a layer";
 
 fn check(store: &BlobStore) -> CheckReport {
-    store.check(&CheckOptions::default(), |_| {}).unwrap()
+    store.check(&CheckOptions { quick: true, ..Default::default() }, |_| {}).unwrap()
 }
 
 fn check_bytes(store: &BlobStore) -> CheckReport {
@@ -59,6 +59,7 @@ fn a_sound_store_is_counted() {
     assert!(report.notes.is_empty());
     assert_eq!(report.quarantined, 1);
     assert_eq!((report.refs, report.blobs, report.leases, report.parts), (2, 7, 1, 1));
+    assert_eq!(report.lost_parts, 0, "this process holds it");
     assert_eq!(report.read_blobs, 0);
 
     let mut last = layerstore::CheckProgress::default();
@@ -68,6 +69,9 @@ fn a_sound_store_is_counted() {
     assert_eq!((report.read_blobs, report.read_bytes), (7, report.blob_bytes));
     assert_eq!((last.blobs, last.bytes), (last.total_blobs, last.total_bytes));
     drop((part, extra));
+    let report = check(&store);
+    assert_eq!((report.parts, report.lost_parts), (1, 1));
+    assert!(report.lost_part_bytes > 0);
 }
 
 #[test]

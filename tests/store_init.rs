@@ -3,8 +3,9 @@
 mod store_support;
 
 use std::path::Path;
+use std::time::Duration;
 
-use layerstore::{BlobStore, Error, ErrorKind};
+use layerstore::{BlobStore, Error, ErrorKind, GcOptions};
 use store_support::*;
 
 #[test]
@@ -37,6 +38,24 @@ fn an_interrupted_init_is_no_store_and_is_completed() {
         let again = BlobStore::init(store.root()).unwrap();
         add_image(&again, "a:1", &[b"layer"]);
     }
+}
+
+#[test]
+fn a_store_that_lost_its_refs_is_not_given_an_empty_list() {
+    let (_dir, store) = store();
+    let image = add_image(&store, "a:1", &[b"layer"]);
+    for lost in ["index.json", ".layerstore/parts"] {
+        let path = store.root().join(lost);
+        match path.is_dir() {
+            true => std::fs::remove_dir(&path).unwrap(),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+    let again = BlobStore::init(store.root()).unwrap();
+    assert_eq!(again.refs().unwrap_err().kind(), ErrorKind::Damage);
+    let now = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
+    assert!(layerstore::gc::collect(&again, &now).is_err());
+    assert!(again.open_blob(&image.layers[0]).is_ok());
 }
 
 #[test]

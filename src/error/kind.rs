@@ -47,6 +47,7 @@ impl Error {
             | Error::Registry { .. }
             | Error::BadResponse { .. }
             | Error::RefusedAddress { .. }
+            | Error::BlobChanged { .. }
             | Error::UnusableRange { .. } => ErrorKind::Network,
             // Wrong bytes anywhere are worth more attention than a server that is away.
             Error::Endpoints { errors } => {
@@ -56,7 +57,9 @@ impl Error {
                     false => kinds.next_back().unwrap_or(ErrorKind::Network),
                 }
             }
-            Error::DigestMismatch { .. } | Error::SizeMismatch { .. } => ErrorKind::Mismatch,
+            Error::DigestMismatch { .. }
+            | Error::SizeMismatch { .. }
+            | Error::CorruptBlob { .. } => ErrorKind::Mismatch,
             Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
             Error::NoStore { .. } => ErrorKind::NoStore,
             Error::Locked { .. } => ErrorKind::Locked,

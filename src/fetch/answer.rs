@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::Secret;
 use super::origin::shown;
 use super::retry::{http_date, retry_after};
+use super::traffic::Permit;
 use crate::error::{Error, RegistryMessage, Result};
 
 /// The most that is read of the body of an error, in bytes.
@@ -34,13 +35,18 @@ const REPEATED: &str = "[not shown: it repeats the credentials]";
 pub(super) struct Answer {
     pub(super) url: Url,
     pub(super) response: Response,
+    /// Leave to have the connection; after the response, whose connection it is.
+    pub(super) permit: Option<Permit>,
     /// What it was shown to prove who we are: see [`Answer::into_messages`].
     secrets: Vec<Secret>,
 }
 
 impl Answer {
-    pub(super) fn new(url: Url, response: Response) -> Result<Answer> {
-        let answer = Answer { url, response, secrets: Vec::new() };
+    pub(super) fn new(url: Url, response: Response, permit: Option<Permit>) -> Result<Answer> {
+        if response.content_length() == Some(0) {
+            permit.iter().for_each(Permit::is_idle);
+        }
+        let answer = Answer { url, response, permit, secrets: Vec::new() };
         let size = |(name, value): (&HeaderName, &reqwest::header::HeaderValue)| {
             name.as_str().len() + value.len()
         };
@@ -95,7 +101,10 @@ impl Answer {
         loop {
             let chunk = self.response.chunk().await.map_err(|error| broken(&url, error))?;
             match chunk {
-                None => return Ok(body.freeze()),
+                None => {
+                    self.permit.iter().for_each(Permit::is_idle);
+                    return Ok(body.freeze());
+                }
                 Some(chunk) if (body.len() + chunk.len()) as u64 > limit => {
                     return Err(Error::TooLarge { what: format!("the answer of {url}"), limit });
                 }
@@ -109,6 +118,9 @@ impl Answer {
         let (status, url) = (self.status().as_u16(), shown(&self.url));
         let retry_after =
             self.header(RETRY_AFTER).and_then(|value| retry_after(value, self.date()));
+        if let (429 | 503, Some(wish), Some(permit)) = (status, retry_after, &self.permit) {
+            permit.leave_alone(wish).await;
+        }
         let errors = self.into_messages().await;
         Error::Registry { url, status, errors, retry_after }
     }

@@ -2,27 +2,34 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE};
+use reqwest::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 
 use super::answer::{Answer, broken};
-use super::origin::shown;
+use super::origin::{Origin, shown};
 use super::range::ContentRange;
+use super::traffic::Permit;
 use super::{BlobBody, ByteRange};
 use crate::error::{Error, Result};
+use crate::store::Version;
+
+/// The longest entity tag that is remembered.
+const MAX_ETAG: usize = 256;
 
 /// The body of a `200`: the whole blob, whatever was asked for.
 pub(super) fn whole(answer: Answer, size: u64) -> Result<BlobBody> {
     check_encoding(&answer)?;
     let total = answer.response.content_length();
+    let resumable = answer.header(ACCEPT_RANGES).is_some_and(|it| it.eq_ignore_ascii_case("bytes"));
     if let Some(actual) = total.filter(|total| *total != size) {
         let origin = shown(&answer.url);
         return Err(Error::SizeMismatch { origin, expected: size, actual, more: false });
     }
-    Ok(BlobBody::new(0, total, counted(answer, 0..size, size)))
+    Ok(body(answer, 0..size, size, total, resumable))
 }
 
 /// The body of a `206`, which must be exactly what was asked for (RFC 9110, section 15.3.7, would
@@ -32,7 +39,32 @@ pub(super) fn part(answer: Answer, wanted: Range<u64>, size: u64) -> Result<Blob
     if let Err(reason) = check_range(&answer, &wanted, size) {
         return Err(unusable_range(&answer, wanted, reason));
     }
-    Ok(BlobBody::new(wanted.start, Some(size), counted(answer, wanted, size)))
+    Ok(body(answer, wanted, size, Some(size), true))
+}
+
+fn body(
+    mut answer: Answer,
+    range: Range<u64>,
+    size: u64,
+    total: Option<u64>,
+    resumable: bool,
+) -> BlobBody {
+    let version = version(&answer);
+    let permit = answer.permit.take().map(Arc::new);
+    let connection = permit.as_ref().map(Arc::downgrade);
+    let start = range.start;
+    let body = BlobBody::new(start, total, counted(answer, range, size, permit));
+    BlobBody { version, connection, resumable, ..body }
+}
+
+/// The version that an answer is of, where its entity tag is a strong one (RFC 9110, section 8.8.3):
+/// under a weak one the bytes may differ.
+fn version(answer: &Answer) -> Option<Version> {
+    let etag = answer.header(ETAG)?;
+    let inner = etag.strip_prefix('"')?.strip_suffix('"')?;
+    let plain = etag.len() <= MAX_ETAG && inner.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+    let origin = Origin::of(&answer.url)?.to_string();
+    plain.then(|| Version { origin, etag: etag.to_owned() })
 }
 
 pub(super) fn unusable_range(
@@ -83,14 +115,26 @@ fn check_range(answer: &Answer, wanted: &Range<u64>, size: u64) -> Result<(), St
 
 /// Passes the bytes `range` of a blob of `size` bytes on, and fails when there are fewer or more.
 /// What is one byte too much fails before anything of its chunk is passed on.
-fn counted(answer: Answer, range: Range<u64>, size: u64) -> BoxStream<'static, Result<Bytes>> {
+fn counted(
+    answer: Answer,
+    range: Range<u64>,
+    size: u64,
+    permit: Option<Arc<Permit>>,
+) -> BoxStream<'static, Result<Bytes>> {
     let url = shown(&answer.url);
+    // Of a body whose length is not announced, the end is another thing to be read.
+    let framed = answer.response.content_length().is_some();
     let body = answer.response.bytes_stream().boxed();
-    let step = move |(mut body, at): (BoxStream<'static, reqwest::Result<Bytes>>, u64)| {
+    // In this order they go: first the connection, then the leave to have it.
+    type State = (BoxStream<'static, reqwest::Result<Bytes>>, Option<Arc<Permit>>, u64);
+    let step = move |(mut body, permit, at): State| {
         let (url, end) = (url.clone(), range.end);
         async move {
             match body.next().await {
-                None if at == end => Ok(None),
+                None if at == end => {
+                    permit.iter().for_each(|permit| permit.is_idle());
+                    Ok(None)
+                }
                 None => Err(cut(url, at, end)),
                 Some(Err(error)) => Err(broken(&url, error)),
                 Some(Ok(chunk)) if chunk.len() as u64 > end - at => {
@@ -99,12 +143,14 @@ fn counted(answer: Answer, range: Range<u64>, size: u64) -> BoxStream<'static, R
                 }
                 Some(Ok(chunk)) => {
                     let at = at + chunk.len() as u64;
-                    Ok(Some((chunk, (body, at))))
+                    // No more is read than was announced: what comes after it is another answer.
+                    permit.iter().filter(|_| at == end && framed).for_each(|it| it.is_idle());
+                    Ok(Some((chunk, (body, permit, at))))
                 }
             }
         }
     };
-    stream::try_unfold((body, range.start), step).boxed()
+    stream::try_unfold((body, permit, range.start), step).boxed()
 }
 
 /// The error of a body that ended in good order, but too early.

@@ -1,7 +1,7 @@
 //! The bytes of one blob, over one connection or several, into its part.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,12 +11,14 @@ use tokio::sync::{SemaphorePermit, mpsc};
 
 use super::pace::Pace;
 use super::progress::Event;
-use super::puller::{Pull, broken_task};
+use super::pull::Pull;
+use super::task::broken_task;
+use super::traffic::Permit;
 use super::work::Work;
 use super::{BlobBody, ByteRange, retry};
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
-use crate::store::{Part, Pulse};
+use crate::store::{Part, Pulse, Version};
 
 /// Bytes are handed to the writing thread in batches of about this size.
 const BATCH: usize = 256 * 1024;
@@ -26,23 +28,28 @@ const BATCHES: usize = 8;
 /// A connection that broke after this many bytes was good for something: it does not count against
 /// the retries of its blob.
 const WORTHWHILE: u64 = 1024 * 1024;
-/// When it is first looked whether more connections would help, and how often after that.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
-const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked whether more connections would help.
+const TICK: Duration = Duration::from_millis(50);
+/// Of a blob of at least this size it is written down which version came: a smaller one is as soon
+/// begun anew.
+const NOTED: u64 = 1024 * 1024;
 /// The writing thread hashes this much of what lies behind before it writes the next batch.
 const CATCH_UP: u64 = 1024 * 1024;
 /// How often a holder that waits says so, and for how long at most: longer than a server may ask for.
 const BEAT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+/// How long the only connection of a blob that was given up lets others go first.
+const AFTER_YOU: Duration = Duration::from_millis(200);
 /// A body that brings less than this in [`RetryPolicy::stall`](super::RetryPolicy::stall) is cut.
 const LEAST_BYTES: u64 = 64 * 1024;
 
-/// Downloads what is missing of a part. The part comes back whatever happens, unless its thread
-/// dies; so does the first error.
+/// Downloads what is missing of a part; `whole`: over one connection, and without asking for ranges.
+/// The part comes back whatever happens, unless its thread dies; so does the first error.
 pub(super) async fn complete(
     pull: &Pull<'_>,
     blob: &Descriptor,
     part: Part,
+    whole: bool,
 ) -> Result<(Part, Result<()>)> {
     let (batches, queue) = mpsc::channel(BATCHES);
     let pulse = part.pulse();
@@ -53,8 +60,14 @@ pub(super) async fn complete(
         before: part.len(),
         received: AtomicU64::new(0),
         work: Mutex::new(Work::new(blob.size, part.missing())),
+        flowing: AtomicUsize::new(0),
+        gave_way: AtomicBool::new(false),
+        company: Mutex::default(),
         batches,
     };
+    if whole {
+        download.work().only_whole();
+    }
     // Should this future be dropped, the thread writes what it was given and lets the part go.
     let writer = tokio::task::spawn_blocking(move || write(part, queue));
     let fetched = download.run().await;
@@ -64,15 +77,22 @@ pub(super) async fn complete(
     Ok((part, written.and(fetched)))
 }
 
-/// Bytes and their place in the blob.
-struct Batch {
-    offset: u64,
-    chunks: Vec<Bytes>,
+/// Bytes and their place in the blob, or the version of the blob that they are of.
+enum Batch {
+    Bytes { offset: u64, chunks: Vec<Bytes> },
+    Version(Version),
 }
 
 fn write(mut part: Part, mut queue: mpsc::Receiver<Batch>) -> (Part, Result<()>) {
     let mut write = || {
-        while let Some(Batch { mut offset, chunks }) = queue.blocking_recv() {
+        while let Some(batch) = queue.blocking_recv() {
+            let (mut offset, chunks) = match batch {
+                Batch::Bytes { offset, chunks } => (offset, chunks),
+                Batch::Version(version) => {
+                    part.note_version(&version)?;
+                    continue;
+                }
+            };
             for chunk in chunks {
                 part.write_at(offset, &chunk)?;
                 offset += chunk.len() as u64;
@@ -94,6 +114,12 @@ struct Download<'a> {
     /// How many have come since.
     received: AtomicU64,
     work: Mutex<Work>,
+    /// How many connections bring bytes.
+    flowing: AtomicUsize,
+    /// Whether a connection was given up for somebody who waits for one.
+    gave_way: AtomicBool,
+    /// A connection to whoever sends the bytes.
+    company: Mutex<Option<Weak<Permit>>>,
     batches: mpsc::Sender<Batch>,
 }
 
@@ -102,9 +128,9 @@ impl Download<'_> {
     async fn run(&self) -> Result<()> {
         let mut workers = FuturesUnordered::new();
         workers.push(self.worker(0, None));
-        let (mut next, mut pace) = (1, Pace::new(Instant::now()));
+        let (mut next, mut pace) = (1, Pace::new());
         let (mut said, begun) = (Instant::now(), Instant::now());
-        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_LOOK, TICK);
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
         loop {
             tokio::select! {
                 ended = workers.next() => match ended {
@@ -112,16 +138,20 @@ impl Download<'_> {
                     None => return Ok(()),
                 },
                 _ = tick.tick() => {
+                    let flowing = self.flowing.load(Ordering::Relaxed);
                     // Others are told that a wait, for a connection or because the server said so,
-                    // is no standstill; but not for ever.
-                    if said.elapsed() >= BEAT && begun.elapsed() < LONGEST_WAIT {
+                    // is no standstill; but not for ever, and not while bytes come, however few.
+                    if flowing == 0 && said.elapsed() >= BEAT && begun.elapsed() < LONGEST_WAIT {
                         said = Instant::now();
                         self.pulse.iter().try_for_each(Pulse::beat)?;
                     }
                     let received = self.received.load(Ordering::Relaxed);
-                    let more = pace.more(Instant::now(), received, workers.len());
+                    if self.gave_way.swap(false, Ordering::Relaxed) {
+                        pace.gave_way(Instant::now());
+                    }
+                    let more = pace.more(Instant::now(), received, workers.len(), flowing);
                     for _ in 0..more {
-                        if !self.work().has_more() {
+                        if !self.work().has_more() || !self.has_company()? {
                             break;
                         }
                         let Some(connection) = self.pull.spare_connection() else {
@@ -148,12 +178,34 @@ impl Download<'_> {
                 |retry| self.pull.tell_retry(self.blob.digest, retry.delay, retry.error),
             )
             .await;
-            if let Err(error) = done {
-                self.work().give_back(id);
-                return Err(error);
+            match done {
+                Ok(End::Done) => {}
+                // Others take up what is left; where there are none, it is waited for the next
+                // connection.
+                Ok(End::GaveWay) => {
+                    self.gave_way.store(true, Ordering::Relaxed);
+                    self.work().give_back(id);
+                    if self.work().is_under_way() {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(AFTER_YOU).await;
+                }
+                Err(error) => {
+                    self.work().give_back(id);
+                    return Err(error);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether whoever sends the bytes may have one more connection.
+    fn has_company(&self) -> Result<bool> {
+        let company = self.company.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match company.and_then(|permit| permit.upgrade()) {
+            Some(permit) => permit.has_company(),
+            None => Ok(true),
+        }
     }
 
     fn take(&self, id: usize) -> bool {
@@ -166,19 +218,19 @@ impl Download<'_> {
 
     /// One request for what is left of a worker's piece. That the connection broke is no error if
     /// it brought much: what is left is taken up again.
-    async fn attempt(&self, id: usize) -> Result<()> {
+    async fn attempt(&self, id: usize) -> Result<End> {
         let before = self.work().left(id);
         if before.is_empty() {
-            return Ok(());
+            return Ok(End::Done);
         }
         let Some(body) = self.request(before.start, before.end).await? else {
             self.work().only_whole();
-            return Ok(());
+            return Ok(End::Done);
         };
         let result = self.receive(id, body).await;
         let gained = self.work().left(id).start - before.start;
         match result {
-            Err(error) if retry::is_transient(&error) && gained >= WORTHWHILE => Ok(()),
+            Err(error) if retry::is_transient(&error) && gained >= WORTHWHILE => Ok(End::Done),
             result => result,
         }
     }
@@ -208,20 +260,31 @@ impl Download<'_> {
     }
 
     /// Reads a body up to the end of the worker's piece, which others may bring nearer meanwhile.
-    async fn receive(&self, id: usize, body: BlobBody) -> Result<()> {
-        let mut stream = body.stream;
-        let mut batch = Gather::at(body.start);
+    async fn receive(&self, id: usize, body: BlobBody) -> Result<End> {
+        let BlobBody { start, mut stream, version, connection, resumable, .. } = body;
+        if let Some(version) = version.filter(|_| self.blob.size >= NOTED) {
+            // That the writing thread has ended is seen with the first bytes.
+            let _ = self.batches.send(Batch::Version(version)).await;
+        }
+        let mut batch = Gather::at(start);
+        let mut flow = Flow { flowing: &self.flowing, flows: false };
+        let must_yield = || {
+            resumable
+                && connection.as_ref().and_then(Weak::upgrade).is_some_and(|it| it.must_yield())
+        };
+        self.company.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&connection);
         let mut rate = Window::new();
         let result = loop {
             let left = self.work().left(id);
             let at = batch.end();
             if at >= left.end {
-                break Ok(());
+                break Ok(End::Done);
             }
             match stream.next().await {
-                None => break Ok(()),
+                None => break Ok(End::Done),
                 Some(Err(error)) => break Err(error),
                 Some(Ok(mut chunk)) => {
+                    flow.begin();
                     rate.add(chunk.len() as u64);
                     // The end may be nearer than it was when the chunk was asked for.
                     let end = self.work().left(id).end;
@@ -230,7 +293,10 @@ impl Download<'_> {
                 }
             }
             if batch.len >= BATCH && !self.hand_over(id, &mut batch).await {
-                return Ok(());
+                return Ok(End::Done);
+            }
+            if must_yield() {
+                break Ok(End::GaveWay);
             }
             if !self.pull.is_limited() && rate.is_too_slow(self.pull.budget().stall()) {
                 break Err(self.too_slow());
@@ -251,7 +317,7 @@ impl Download<'_> {
         if len == 0 {
             return true;
         }
-        if self.batches.send(Batch { offset, chunks }).await.is_err() {
+        if self.batches.send(Batch::Bytes { offset, chunks }).await.is_err() {
             return false;
         }
         self.work().advance(id, end);
@@ -269,6 +335,37 @@ impl Download<'_> {
             action: "go on reading",
             url: format!("{} of {}", self.blob.digest, self.pull.reference()),
             source: std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into(),
+        }
+    }
+}
+
+/// How a request ended that was no failure.
+enum End {
+    /// It brought what it could.
+    Done,
+    /// Its connection was given up for somebody who waits for one.
+    GaveWay,
+}
+
+/// Counts a connection among those that bring bytes, from the first one to its end.
+struct Flow<'a> {
+    flowing: &'a AtomicUsize,
+    flows: bool,
+}
+
+impl Flow<'_> {
+    fn begin(&mut self) {
+        if !self.flows {
+            self.flows = true;
+            self.flowing.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Flow<'_> {
+    fn drop(&mut self) {
+        if self.flows {
+            self.flowing.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -9,6 +9,7 @@ use super::settings::{Endpoint, Step};
 use super::transport::CONNECT;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Reference};
+use crate::store::Version;
 
 /// How long a server that could not be connected to is asked after all others.
 const REST: Duration = Duration::from_secs(30);
@@ -20,6 +21,8 @@ const MAX_RECORDS: usize = 20_000;
 pub(super) struct Ledger {
     blobs: Mutex<HashMap<(String, Digest), Record>>,
     resting: Mutex<HashMap<Origin, Instant>>,
+    /// Which versions of a blob there are, by server.
+    versions: Mutex<HashMap<Digest, Vec<Version>>>,
 }
 
 /// What is known of a blob.
@@ -61,6 +64,45 @@ impl Ledger {
         let left = awake.into_iter().chain(resting).rev().collect();
         let ledger = Arc::clone(self);
         Attempts { ledger, left, current: None, without_tls, errors: Vec::new() }
+    }
+
+    /// The versions of a blob that are known.
+    pub(super) fn versions(&self, digest: &Digest) -> Vec<Version> {
+        self.all_versions().get(digest).cloned().unwrap_or_default()
+    }
+
+    /// Notes the version that a server has, and says whether it is the one that it had before. If
+    /// not, what it had is forgotten: it is begun anew.
+    pub(super) fn is_version(&self, digest: &Digest, version: &Version) -> bool {
+        let mut all = self.all_versions();
+        if all.len() >= MAX_RECORDS && !all.contains_key(digest) {
+            all.clear();
+        }
+        let versions = all.entry(*digest).or_default();
+        let known = versions.iter().position(|known| known.origin == version.origin);
+        match known {
+            Some(at) if versions[at] != *version => {
+                versions.remove(at);
+                false
+            }
+            Some(_) => true,
+            None => {
+                versions.push(version.clone());
+                true
+            }
+        }
+    }
+
+    /// Forgets which version a server had.
+    pub(super) fn forget_version(&self, digest: &Digest, origin: &str) {
+        if let Some(versions) = self.all_versions().get_mut(digest) {
+            versions.retain(|known| known.origin != origin);
+        }
+    }
+
+    fn all_versions(&self) -> MutexGuard<'_, HashMap<Digest, Vec<Version>>> {
+        // Nothing that holds this lock can leave the map half changed.
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a server sends bytes of a blob.
@@ -128,7 +170,9 @@ impl Attempts {
                 continue;
             }
             self.current = Some(step.clone());
-            return Some(step.endpoint);
+            let mut endpoint = step.endpoint;
+            endpoint.has_stand_in = self.left.iter().any(|step| !step.last_resort);
+            return Some(endpoint);
         }
     }
 
@@ -156,10 +200,11 @@ impl Attempts {
 
     /// Why all failed. One reason stands for itself, and so does a sentence that all agree on.
     pub(super) fn into_error(mut self) -> Error {
-        if let Some(at) =
-            self.errors.iter().position(|error| matches!(error, Error::UnusableRange { .. }))
-        {
-            // Asking for the whole may still work.
+        let useless = |error: &Error| {
+            matches!(error, Error::UnusableRange { .. } | Error::BlobChanged { .. })
+        };
+        if let Some(at) = self.errors.iter().position(useless) {
+            // Asking for the whole, or beginning anew, may still work.
             return self.errors.swap_remove(at);
         }
         let absent = |error: &Error| error.kind() == ErrorKind::NotFound;

@@ -55,7 +55,7 @@ impl Registries {
             .parse()
             .map_err(|_| Error::document("an address of a foreign layer is none".to_owned()))?;
         check(&url, plain).map_err(|reason| refuse(&url, reason))?;
-        let answer = self.ask_anybody(image, &url, &wanted.headers).await?;
+        let answer = self.ask_anybody(image, &url, &wanted.errand).await?;
         // A redirect may have led anywhere that has TLS, and nowhere else.
         check(&answer.url, plain).map_err(|reason| refuse(&answer.url, reason))?;
         wanted.body(answer).await

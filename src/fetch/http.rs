@@ -7,20 +7,20 @@ use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderNam
 use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
-use super::blob_request::BlobRequest;
 use super::challenge::Challenge;
 use super::fallback::{Attempts, Ledger};
 use super::origin::{Origin, shown};
 use super::range::number;
-use super::relay::Relay;
 use super::session::{Door, Sessions};
 use super::settings::{Endpoint, Step};
-use super::transport::{Connections, Transport};
+use super::transport::{Connections, Errand, Transport};
 use super::{
-    BlobBody, ByteRange, HttpRegistryBuilder, RawManifest, RegistryPull, RegistrySettings, body,
+    BlobBody, ByteRange, HttpRegistryBuilder, RawManifest, RegistryPull, RegistrySettings, Traffic,
+    body,
 };
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, MAX_DOCUMENT_SIZE, MediaType, Reference};
+use crate::store::Version;
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -49,14 +49,17 @@ pub struct HttpRegistry {
 type Steps = HashMap<(String, String, bool), Arc<[Step]>>;
 
 /// What all requests share, also those that a body makes when it goes on elsewhere.
+#[derive(Clone)]
 pub(super) struct Registries {
-    plain_http: BTreeSet<String>,
+    plain_http: Arc<BTreeSet<String>>,
     settings: Arc<RegistrySettings>,
     connections: Arc<Connections>,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     pub(super) ledger: Arc<Ledger>,
     /// Where to ask, by registry and repository, and by whether the name has a digest.
-    steps: Mutex<Steps>,
+    steps: Arc<Mutex<Steps>>,
+    /// What limits the connections, if they are limited here.
+    traffic: Option<Traffic>,
 }
 
 impl HttpRegistry {
@@ -74,12 +77,13 @@ impl Registries {
         sessions: Sessions,
     ) -> HttpRegistry {
         let registries = Registries {
-            plain_http,
+            plain_http: Arc::new(plain_http),
             settings,
             connections: Arc::new(connections),
-            sessions,
+            sessions: Arc::new(sessions),
             ledger: Arc::default(),
-            steps: Mutex::default(),
+            steps: Arc::default(),
+            traffic: None,
         };
         HttpRegistry { registries: Arc::new(registries) }
     }
@@ -100,7 +104,7 @@ impl Registries {
                 let (settings, image) = (Arc::clone(&self.settings), image.clone());
                 let plain = self.plain_http.contains(image.registry());
                 let steps: Arc<[Step]> =
-                    super::puller::blocking(move || settings.steps(&image, plain)).await?.into();
+                    super::task::blocking(move || settings.steps(&image, plain)).await?.into();
                 let mut all = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
                 all.insert(key, Arc::clone(&steps));
                 steps
@@ -122,7 +126,7 @@ impl Registries {
     pub(super) async fn origin_of(&self, image: &Reference) -> Result<(Endpoint, Transport)> {
         let (settings, plain) = (Arc::clone(&self.settings), self.is_plain(image));
         let wanted = image.clone();
-        let steps = super::puller::blocking(move || settings.steps(&wanted, plain)).await?;
+        let steps = super::task::blocking(move || settings.steps(&wanted, plain)).await?;
         let of_itself = |step: Step| {
             (!step.last_resort && step.endpoint.origin.serves(step.endpoint.image.registry()))
                 .then_some(step.endpoint)
@@ -132,8 +136,12 @@ impl Registries {
             text: image.registry().to_owned(),
             reason: "the settings do not lead to the registry itself".to_owned(),
         })?;
-        let transport = Transport::to(&self.connections, &endpoint);
+        let transport = self.way_to(&endpoint);
         Ok((endpoint, transport))
+    }
+
+    fn way_to(&self, endpoint: &Endpoint) -> Transport {
+        Transport::to(&self.connections, self.traffic.as_ref(), endpoint)
     }
 
     pub(super) fn sessions(&self) -> &Sessions {
@@ -150,16 +158,16 @@ impl Registries {
         endpoint: &Endpoint,
         method: Method,
         path: &str,
-        headers: &HeaderMap,
+        errand: &Errand,
     ) -> Result<Answer> {
         let url = endpoint.url(path);
         let (origin, image) = (&endpoint.origin, &endpoint.image);
-        let transport = Transport::to(&self.connections, endpoint);
+        let transport = self.way_to(endpoint);
         let repository = Some(image.repository());
         let door = Door { transport: &transport, origin, image, repository };
 
         let known = self.sessions.current(&door).await?;
-        let answer = transport.follow(&method, &url, headers, known.as_ref()).await?;
+        let answer = transport.follow(&method, &url, errand, known.as_ref()).await?;
         if !asks_for_proof(&answer, origin) {
             return Ok(answer);
         }
@@ -167,7 +175,7 @@ impl Registries {
             .map_err(|why| door.closed(format!("it {why}")))?;
         answer.discard().await;
         let proof = self.sessions.answer(&door, challenge, known.as_ref()).await?;
-        let answer = transport.follow(&method, &url, headers, Some(&proof)).await?;
+        let answer = transport.follow(&method, &url, errand, Some(&proof)).await?;
         match asks_for_proof(&answer, origin) {
             true => Err(door.refused(Some(&proof), &answer.into_messages().await)),
             false => Ok(answer),
@@ -180,14 +188,13 @@ impl Registries {
         &self,
         image: &Reference,
         url: &Url,
-        headers: &HeaderMap,
+        errand: &Errand,
     ) -> Result<Answer> {
         let mut attempts = self.attempts(image, image.digest()).await?;
         let Some(registry) = attempts.next() else {
             return Err(attempts.into_error());
         };
-        let transport = Transport::to(&self.connections, &registry);
-        transport.follow(&Method::GET, url, headers, None).await
+        self.way_to(&registry).follow(&Method::GET, url, errand, None).await
     }
 
     /// Whether the registry of `image` may be spoken to without TLS.
@@ -210,28 +217,27 @@ impl Registries {
         let image = &endpoint.image;
         let path = manifest_path(image, None);
         let answer = self.ask(endpoint, Method::HEAD, &path, &accept_manifests()).await?;
-        match answer.status().as_u16() {
-            200 => {}
-            // Only the answer to a GET can say more.
+        let told = match answer.status().as_u16() {
+            200 => descriptor_of_head(&answer)?,
             408 | 429 | 500 | 502..=504 => return Err(answer.into_error().await),
-            _ => return Ok(self.get_manifest_at(endpoint, None).await?.descriptor()),
-        }
-        let size = answer.header(CONTENT_LENGTH).and_then(number);
-        let media_type = answer.header(CONTENT_TYPE).map(MediaType::new);
-        let (Some(digest), Some(size), Some(media_type)) =
-            (content_digest(&answer)?, size, media_type)
-        else {
+            // Only the answer to a GET can say more.
+            _ => None,
+        };
+        let url = shown(&answer.url);
+        // Its connection may be the only one.
+        drop(answer);
+        let Some((digest, size, media_type)) = told else {
             // A registry need not tell (distribution specification, "Checking if content exists").
             return Ok(self.get_manifest_at(endpoint, None).await?.descriptor());
         };
         if size > MAX_DOCUMENT_SIZE {
-            let what = format!("the answer of {}", shown(&answer.url));
+            let what = format!("the answer of {url}");
             return Err(Error::TooLarge { what, limit: MAX_DOCUMENT_SIZE });
         }
         match image.digest() {
             Some(demanded) if demanded.algorithm() == digest.algorithm() && *demanded != digest => {
-                let (origin, expected) = (shown(&answer.url), *demanded);
-                Err(Error::DigestMismatch { origin, expected, actual: Box::new(digest) })
+                let expected = *demanded;
+                Err(Error::DigestMismatch { origin: url, expected, actual: Box::new(digest) })
             }
             demanded => Ok(Descriptor::new(media_type, *demanded.unwrap_or(&digest), size)),
         }
@@ -282,63 +288,6 @@ impl Registries {
         let digest = digest.unwrap_or_else(|| Algorithm::Sha256.digest(&bytes));
         Ok(RawManifest { bytes, media_type, digest })
     }
-
-    async fn get_blob(
-        self: &Arc<Self>,
-        image: &Reference,
-        blob: &Descriptor,
-        range: Option<ByteRange>,
-    ) -> Result<BlobBody> {
-        let wanted = BlobRequest::new(blob, range)?;
-        let elsewhere = match self.get_foreign(image, blob, &wanted).await {
-            Some(Err(error)) if !matches!(error, Error::UnusableRange { .. }) => Some(error),
-            Some(got) => return got,
-            None => None,
-        };
-        match (self.get_from_registries(image, blob, range).await, elsewhere) {
-            // That the registry has no such layer is as it should be.
-            (Err(Error::Registry { status: 404, .. }), Some(error)) => Err(error),
-            (got, _) => got,
-        }
-    }
-
-    async fn get_from_registries(
-        self: &Arc<Self>,
-        image: &Reference,
-        blob: &Descriptor,
-        range: Option<ByteRange>,
-    ) -> Result<BlobBody> {
-        let mut attempts = self.attempts(image, Some(&blob.digest)).await?;
-        while let Some(endpoint) = attempts.next() {
-            match self.get_blob_at(&endpoint, blob, range).await {
-                Ok(body) => {
-                    self.ledger.served(image, &blob.digest, &endpoint);
-                    if attempts.is_over() {
-                        return Ok(body);
-                    }
-                    // A server that ignores ranges sends more than was asked for.
-                    let end = range.filter(|range| range.start == body.start);
-                    let end = end.and_then(|range| range.end).unwrap_or(blob.size);
-                    let (registries, image, blob) = (Arc::clone(self), image.clone(), blob.clone());
-                    return Ok(Relay { registries, attempts, image, blob }.over(body, end));
-                }
-                Err(error) => attempts.failed(error),
-            }
-        }
-        Err(attempts.into_error())
-    }
-
-    pub(super) async fn get_blob_at(
-        &self,
-        endpoint: &Endpoint,
-        blob: &Descriptor,
-        range: Option<ByteRange>,
-    ) -> Result<BlobBody> {
-        let wanted = BlobRequest::new(blob, range)?;
-        let path = format!("blobs/{}", blob.digest);
-        let answer = self.ask(endpoint, Method::GET, &path, &wanted.headers).await?;
-        wanted.body(answer).await
-    }
 }
 
 impl RegistryPull for HttpRegistry {
@@ -388,6 +337,16 @@ impl RegistryPull for HttpRegistry {
         ledger.attempts(steps, reference, Some(&blob.digest)).next().is_some()
     }
 
+    fn recall(&self, _: &Reference, blob: &Descriptor, version: &Version) {
+        let _ = self.registries.ledger.is_version(&blob.digest, version);
+    }
+
+    fn limited(&self, traffic: &Traffic) -> Option<Arc<dyn RegistryPull>> {
+        let traffic = Some(traffic.clone());
+        let registries = Arc::new(Registries { traffic, ..(*self.registries).clone() });
+        Some(Arc::new(HttpRegistry { registries }))
+    }
+
     fn origins(&self, reference: &Reference, blob: &Descriptor) -> Vec<Origin> {
         self.registries.ledger.origins(reference, &blob.digest)
     }
@@ -415,13 +374,23 @@ fn manifest_path(image: &Reference, digest: Option<&Digest>) -> String {
     }
 }
 
-fn accept_manifests() -> HeaderMap {
+/// What the headers of an answer say of a manifest, as far as that is all there is to know.
+fn descriptor_of_head(answer: &Answer) -> Result<Option<(Digest, u64, MediaType)>> {
+    let size = answer.header(CONTENT_LENGTH).and_then(number);
+    let media_type = answer.header(CONTENT_TYPE).map(MediaType::new);
+    Ok(content_digest(answer)?
+        .zip(size)
+        .zip(media_type)
+        .map(|((digest, size), media_type)| (digest, size, media_type)))
+}
+
+fn accept_manifests() -> Errand {
     let types = MediaType::ACCEPTED.iter().map(|name| (ACCEPT, HeaderValue::from_static(name)));
     let mut headers = HeaderMap::new();
     for (name, value) in types {
         headers.append(name, value);
     }
-    headers
+    Errand::new(headers)
 }
 
 /// The digest that the registry says a manifest has.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LINK};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
@@ -14,6 +14,7 @@ use super::http::{Registries, unexpected};
 use super::link;
 use super::origin::{Origin, shown};
 use super::settings::Endpoint;
+use super::transport::Errand;
 use crate::error::{Error, Result};
 use crate::oci::{
     Descriptor, Digest, Document, MAX_DESCRIPTORS, MAX_DOCUMENT_SIZE, MediaType, Reference,
@@ -45,11 +46,11 @@ impl Registries {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let headers = accept("application/json");
+        let errand = accept("application/json");
         let mut tags = Vec::new();
         let mut pages = Pages::new(format!("tags/list?n={PAGE}"));
         while let Some(path) = pages.next() {
-            let answer = self.ask(endpoint, Method::GET, &path, &headers).await?;
+            let answer = self.ask(endpoint, Method::GET, &path, &errand).await?;
             let (url, bytes) = pages.read(answer).await?;
             let refuse = |reason: String| Error::BadResponse { url: url.clone(), reason };
             let page: Page = serde_json::from_slice(&bytes)
@@ -93,11 +94,11 @@ impl Registries {
         subject: &Digest,
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
-        let headers = accept(MediaType::OCI_INDEX);
+        let errand = accept(MediaType::OCI_INDEX);
         let (mut found, mut filtered) = (Vec::new(), true);
         let mut pages = Pages::new(referrers_path(subject, artifact_type));
         while let Some(path) = pages.next() {
-            let answer = self.ask(endpoint, Method::GET, &path, &headers).await?;
+            let answer = self.ask(endpoint, Method::GET, &path, &errand).await?;
             if pages.is_first() && has_no_referrers(&answer) {
                 answer.discard().await;
                 (found, filtered) = (self.tagged_referrers(endpoint, subject).await?, false);
@@ -237,8 +238,8 @@ pub(super) fn next_page(target: &str) {
     }
 }
 
-fn accept(media_type: &'static str) -> HeaderMap {
-    [(ACCEPT, HeaderValue::from_static(media_type))].into_iter().collect()
+fn accept(media_type: &'static str) -> Errand {
+    Errand::new([(ACCEPT, HeaderValue::from_static(media_type))].into_iter().collect())
 }
 
 fn referrers_path(subject: &Digest, artifact_type: Option<&MediaType>) -> String {

@@ -85,6 +85,7 @@ fn is_no_document(error: &Error) -> bool {
         error,
         Error::BlobNotFound { .. }
             | Error::DigestMismatch { .. }
+            | Error::CorruptBlob { .. }
             | Error::SizeMismatch { .. }
             | Error::TooLarge { .. }
             | Error::InvalidDocument { .. }
@@ -98,7 +99,7 @@ fn is_no_document(error: &Error) -> bool {
 fn is_accepted(store: &BlobStore, manifest: &Manifest, choice: &PlatformChoice) -> Result<bool> {
     match platform(store, &manifest.config) {
         Ok(platform) => Ok(platform.is_none_or(|platform| choice.accepts(&platform))),
-        Err(Error::BlobNotFound { .. }) => Ok(false),
+        Err(error) if is_no_document(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -6,6 +6,7 @@ use reqwest::header::HeaderMap;
 use super::challenge::Challenge;
 use super::http::{asks_for_proof, unexpected};
 use super::session::Door;
+use super::transport::Errand;
 use super::{Credentials, HttpRegistry, LoginKey};
 use crate::error::Result;
 
@@ -20,8 +21,8 @@ impl HttpRegistry {
         let (endpoint, transport) = self.registries.origin_of(&key.as_image()).await?;
         let (url, origin, image) = (endpoint.api(), &endpoint.origin, &endpoint.image);
         let door = Door { transport: &transport, origin, image, repository: None };
-        let headers = HeaderMap::new();
-        let answer = transport.follow(&Method::GET, &url, &headers, None).await?;
+        let errand = Errand::new(HeaderMap::new());
+        let answer = transport.follow(&Method::GET, &url, &errand, None).await?;
         if !asks_for_proof(&answer, origin) {
             return match answer.status().is_success() {
                 true => Ok(false),
@@ -37,7 +38,7 @@ impl HttpRegistry {
             .of(credentials.clone())
             .answer(&door, challenge, None)
             .await?;
-        let answer = transport.follow(&Method::GET, &url, &headers, Some(&proof)).await?;
+        let answer = transport.follow(&Method::GET, &url, &errand, Some(&proof)).await?;
         match answer.status().is_success() {
             true => Ok(true),
             false if asks_for_proof(&answer, origin) => {

@@ -10,40 +10,69 @@ const LINE_SPEED: f64 = 100e6;
 /// By how much more must come in for further connections to be worth having.
 const GAIN: f64 = 1.2;
 
+/// How often in a row more connections may seem to bring no more before that is believed.
+const DOUBTS: u32 = 3;
+/// How long after a connection was given up for somebody else it is tried again to have more.
+const MODESTY: Duration = Duration::from_secs(1);
+
 /// Decides from the bytes that came in how many connections to add.
 #[derive(Debug)]
 pub(super) struct Pace {
-    since: Instant,
+    /// When the present number of connections had all begun to bring bytes; nothing before.
+    since: Option<Instant>,
     received: u64,
     /// The rate before connections were last added.
     before: Option<f64>,
+    doubts: u32,
     settled: bool,
+    /// Until when no more are wanted.
+    modest: Option<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Pace {
-        Pace { since: now, received: 0, before: None, settled: false }
+    pub(super) fn new() -> Pace {
+        Pace { since: None, received: 0, before: None, doubts: 0, settled: false, modest: None }
     }
 
-    /// How many connections to add to the `active` ones, now that `received` bytes have come in
-    /// all. Doubled as long as that brings more; once it does not, never again.
-    pub(super) fn more(&mut self, now: Instant, received: u64, active: usize) -> usize {
-        let seconds = (now - self.since).as_secs_f64().max(1e-6);
-        let rate = (received - self.received) as f64 / seconds;
-        // Nothing is known before the first byte.
-        if received == 0 || self.settled {
+    /// How many connections to add to the `active` ones, of which `flowing` bring bytes, now that
+    /// `received` bytes have come in all. Doubled as long as that brings more; once it does not,
+    /// never again.
+    pub(super) fn more(
+        &mut self,
+        now: Instant,
+        received: u64,
+        active: usize,
+        flowing: usize,
+    ) -> usize {
+        if self.settled || self.modest.is_some_and(|until| now < until) {
             return 0;
         }
-        (self.since, self.received) = (now, received);
+        // What a connection can do is not known before its first byte.
+        let since = match self.since {
+            Some(since) if flowing >= active => since,
+            _ => {
+                self.since = (active > 0 && flowing >= active).then_some(now);
+                self.received = received;
+                return 0;
+            }
+        };
+        let rate = (received - self.received) as f64 / (now - since).as_secs_f64().max(1e-6);
+        (self.since, self.received) = (Some(now), received);
         if rate >= LINE_SPEED {
             return 0;
         }
         if self.before.is_some_and(|before| rate < before * GAIN) {
-            self.settled = true;
+            self.doubts += 1;
+            self.settled = self.doubts >= DOUBTS;
             return 0;
         }
-        self.before = Some(rate);
+        (self.before, self.doubts, self.since) = (Some(rate), 0, None);
         active
+    }
+
+    /// One was given up for somebody else: what was learnt of more of them is no longer true.
+    pub(super) fn gave_way(&mut self, now: Instant) {
+        *self = Pace { modest: Some(now + MODESTY), ..Pace::new() };
     }
 }
 
@@ -80,29 +109,62 @@ impl RateLimit {
 mod tests {
     use super::*;
 
-    const TICK: Duration = Duration::from_millis(100);
+    const TICK: Duration = Duration::from_millis(50);
 
-    /// The connections after each tick, given what comes in a second with so many of them.
-    fn grow(rate: impl Fn(usize) -> f64) -> Vec<usize> {
-        let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+    /// The connections after each tick, given what comes in a second with so many of them; those
+    /// that are added bring nothing for `setup` ticks.
+    fn grow_after(setup: usize, rate: impl Fn(usize) -> f64) -> Vec<usize> {
+        let (mut now, mut pace) = (Instant::now(), Pace::new());
         let (mut received, mut active, mut counts) = (0.0, 1, Vec::new());
-        for _ in 0..6 {
+        let (mut flowing, mut left) = (0, setup);
+        for _ in 0..30 {
             now += TICK;
-            received += rate(active) * TICK.as_secs_f64();
-            active += pace.more(now, received as u64, active);
-            counts.push(active);
+            left = left.saturating_sub(1);
+            if left == 0 {
+                flowing = active;
+            }
+            received += rate(flowing) * TICK.as_secs_f64();
+            let more = pace.more(now, received as u64, active, flowing);
+            if more > 0 {
+                (active, left) = (active + more, setup);
+            }
+            if counts.last() != Some(&active) {
+                counts.push(active);
+            }
+            if active >= 8 {
+                break;
+            }
         }
         counts
     }
 
     #[test]
     fn connections_are_added_while_they_bring_more() {
-        assert_eq!(grow(|n| 20e6 * n as f64)[..3], [2, 4, 8]);
-        assert_eq!(grow(|_| 20e6), [2, 2, 2, 2, 2, 2], "one is as fast as two");
-        assert_eq!(grow(|n| 20e6 * n.min(4) as f64), [2, 4, 8, 8, 8, 8]);
-        assert_eq!(grow(|_| 200e6), [1, 1, 1, 1, 1, 1], "one is at line speed");
-        assert_eq!(grow(|_| 0.0), [1, 1, 1, 1, 1, 1], "nothing has come yet");
+        for setup in [1, 5] {
+            let grow = |rate: &dyn Fn(usize) -> f64| grow_after(setup, rate);
+            assert_eq!(grow(&|n| 20e6 * n as f64), [1, 2, 4, 8]);
+            assert_eq!(grow(&|_| 20e6), [1, 2], "one is as fast as two");
+            assert_eq!(grow(&|n| 20e6 * n.min(3) as f64), [1, 2, 4, 8]);
+            assert_eq!(grow(&|n| 20e6 * n.min(2) as f64), [1, 2, 4]);
+            assert_eq!(grow(&|_| 200e6), [1], "one is at line speed");
+        }
+        assert_eq!(grow_after(100, |_| 20e6), [1], "nothing has come yet");
+    }
+
+    #[test]
+    fn after_giving_way_more_are_tried_later() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new();
+        pace.gave_way(now);
+        let mut received = 0;
+        let mut more = |now| {
+            received += 1_000_000;
+            pace.more(now, received, 3, 3)
+        };
+        now += TICK;
+        assert_eq!((more(now), more(now + TICK)), (0, 0));
+        now += MODESTY;
+        assert_eq!((more(now), more(now + TICK)), (0, 3));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! From a name to the list of blobs that have to be in the store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::local::check_config;
-use super::puller::{Pull, Referrers, blocking};
+use super::pull::{Pull, Referrers};
+use super::task::blocking;
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
 use crate::oci::{
@@ -45,7 +46,8 @@ pub(super) async fn plan(
     root: &Descriptor,
     brought: Option<RawManifest>,
 ) -> Result<Plan> {
-    let (seen, named) = (HashSet::from([root.digest]), HashSet::from([root.digest]));
+    let seen = HashSet::from([root.digest]);
+    let named = HashMap::from([(root.digest, (root.size, root.media_type.kind()))]);
     let mut planner = Planner { pull, seen, named, plan: Plan::default() };
     planner.follow(vec![Step { brought, ..Step::new(root.clone()) }]).await?;
     if *pull.referrers() != Referrers::None {
@@ -59,7 +61,8 @@ struct Planner<'a> {
     /// What is in the plan, or left out of it for good.
     seen: HashSet<Digest>,
     /// What the documents lead to, platforms that are not wanted among it: what is counted.
-    named: HashSet<Digest>,
+    /// With their sizes and what they are, which must be the same wherever they are named.
+    named: HashMap<Digest, (u64, BlobKind)>,
     plan: Plan,
 }
 
@@ -142,9 +145,17 @@ impl Planner<'_> {
     ) -> Result<Document> {
         if pinned.is_present() {
             let (store, wanted) = (self.pull.store().clone(), descriptor.clone());
-            let document = blocking(move || store.document(&wanted)).await?;
-            self.plan.documents.push(Fetched { pinned, fetched: false });
-            return Ok(document);
+            match blocking(move || store.document(&wanted)).await {
+                Ok(document) => {
+                    self.plan.documents.push(Fetched { pinned, fetched: false });
+                    return Ok(document);
+                }
+                // It is marked now, and what is saved below takes its place.
+                Err(error @ Error::DigestMismatch { .. }) => {
+                    tracing::warn!(%error, "fetching it anew");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let raw = match brought {
             Some(raw) => raw,
@@ -244,14 +255,25 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Counts what a document leads to. What is not wanted counts as well: the store would have to
+    /// Counts what a document leads to, and refuses what is not the same everywhere: whichever is
+    /// wrong, the blob cannot be both. What is not wanted counts as well: the store would have to
     /// follow it too.
     fn name<'d>(
         &mut self,
         document: &Digest,
         children: impl IntoIterator<Item = &'d Descriptor>,
     ) -> Result<()> {
-        self.named.extend(children.into_iter().map(|child| child.digest));
+        for child in children {
+            let said = (child.size, child.media_type.kind());
+            let known = *self.named.entry(child.digest).or_insert(said);
+            let reason = match (known.0 == said.0, known.1 == said.1) {
+                (true, true) => continue,
+                (false, _) => format!("with {} bytes here and {} elsewhere", said.0, known.0),
+                (true, false) => format!("as {:?} here and as {:?} elsewhere", said.1, known.1),
+            };
+            let reason = format!("{} is listed {reason}", child.digest);
+            return Err(Error::document(reason).of_document(document));
+        }
         if self.named.len() > MAX_DESCRIPTORS {
             let reason = format!("it leads to more than {MAX_DESCRIPTORS} blobs");
             return Err(Error::document(reason).of_document(document));

@@ -64,6 +64,20 @@ pub enum Event {
         /// Who it is, as far as can be told.
         holder: String,
     },
+    /// All connections to a host that there may be are taken, and one is waited for.
+    Queued {
+        /// The host.
+        host: String,
+        /// Who has them, as far as can be told.
+        holder: String,
+    },
+    /// A host asked, this process or another, to be left alone, and is asked again after that.
+    Paused {
+        /// The host.
+        host: String,
+        /// For how long.
+        delay: Duration,
+    },
     /// It is known which servers a blob came from.
     Served {
         /// The blob.

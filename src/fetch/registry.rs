@@ -1,12 +1,15 @@
 use std::fmt;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::{ByteRange, Origin};
+use super::traffic::Permit;
+use super::{ByteRange, Origin, Traffic};
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, MediaType, Reference};
+use crate::store::Version;
 
 /// What a pull needs of a registry.
 ///
@@ -47,7 +50,8 @@ pub trait RegistryPull: Send + Sync {
     /// [`Error::UnusableRange`](crate::Error::UnusableRange) where the registry answers a request
     /// for a range with something that cannot be used as that range; asking for the whole blob
     /// may still work. [`Error::SizeMismatch`](crate::Error::SizeMismatch) where it declares
-    /// another size than `blob.size`.
+    /// another size than `blob.size`. [`Error::BlobChanged`](crate::Error::BlobChanged) where a range
+    /// would be of another version than what came before.
     fn blob<'a>(
         &'a self,
         reference: &'a Reference,
@@ -60,6 +64,19 @@ pub trait RegistryPull: Send + Sync {
     fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
         let _ = (reference, blob);
         false
+    }
+
+    /// Hears which version of `blob` an earlier download began with, so that no more is taken of
+    /// another.
+    fn recall(&self, reference: &Reference, blob: &Descriptor, version: &Version) {
+        let _ = (reference, blob, version);
+    }
+
+    /// The same registry, with what it learns shared, whose requests keep to `traffic`; nothing where
+    /// there are no connections to be limited.
+    fn limited(&self, traffic: &Traffic) -> Option<Arc<dyn RegistryPull>> {
+        let _ = traffic;
+        None
     }
 
     /// The servers that `blob` came from so far, in the order they were asked.
@@ -115,18 +132,24 @@ pub struct BlobBody {
     pub total: Option<u64>,
     /// The bytes, in order. Read it to its end: then its connection can serve the next request.
     pub stream: BoxStream<'static, Result<Bytes>>,
+    /// The leave to have its connection, for as long as it has it.
+    pub(super) connection: Option<Weak<Permit>>,
+    /// Which version of the blob it is, where the server said that with a strong entity tag.
+    pub version: Option<Version>,
+    /// Whether the rest is sure to be had if it is broken off.
+    pub(super) resumable: bool,
 }
 
 impl BlobBody {
     /// A body that begins at `start` of a blob of `total` bytes.
     pub fn new(start: u64, total: Option<u64>, stream: BoxStream<'static, Result<Bytes>>) -> Self {
-        BlobBody { start, total, stream }
+        BlobBody { start, total, stream, version: None, connection: None, resumable: false }
     }
 }
 
 impl fmt::Debug for BlobBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BlobBody { start, total, stream: _ } = self;
+        let BlobBody { start, total, .. } = self;
         f.debug_struct("BlobBody")
             .field("start", start)
             .field("total", total)

@@ -23,7 +23,7 @@ pub(super) struct Relay {
 impl Relay {
     /// The bytes of `body`, which has those up to and without `end`, whoever sends them.
     pub(super) fn over(self, body: BlobBody, end: u64) -> BlobBody {
-        let BlobBody { start, total, stream } = body;
+        let BlobBody { start, total, stream, version, connection, resumable } = body;
         let state = (self, stream, start);
         let step = move |(mut relay, mut stream, at): (Relay, BoxStream<'static, _>, u64)| async move {
             loop {
@@ -40,12 +40,15 @@ impl Relay {
                     }
                     Some(Err(error)) => {
                         relay.attempts.failed(error);
+                        // The next may need the leave to have a connection that it holds.
+                        drop(stream);
                         (relay, stream) = relay.go_on(at, end).await?;
                     }
                 }
             }
         };
-        BlobBody::new(start, total, stream::try_unfold(state, step).boxed())
+        let body = BlobBody::new(start, total, stream::try_unfold(state, step).boxed());
+        BlobBody { version, connection, resumable, ..body }
     }
 
     async fn go_on(

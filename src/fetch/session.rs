@@ -15,7 +15,7 @@ use super::challenge::{Bearer, Challenge, is_known_realm};
 use super::origin::{Origin, shown};
 use super::redirect::is_redirect;
 use super::token::Token;
-use super::transport::{Authorization, Transport};
+use super::transport::{Authorization, Errand, Transport};
 use super::{AuthProvider, Credentials, Secret};
 use crate::error::{Error, RegistryMessage, Result};
 use crate::oci::Reference;
@@ -166,22 +166,23 @@ impl Sessions {
         }
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let errand = Errand::new(headers);
         let transport = door.transport;
         let (answer, proof) = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let (url, form) = (realm(bearer), refresh_form(bearer, door.repository, &token));
-                (transport.post(&url, form, &token, &headers).await?, "the identity token")
+                (transport.post(&url, form, &token, &errand).await?, "the identity token")
             }
             Some(Credentials::Password { username, password }) => {
                 let url = token_url(bearer, door.repository, Some(&username));
                 let basic = Authorization::Basic { username, password };
-                let answer = transport.send(&Method::GET, &url, &headers, Some(&basic)).await?;
+                let answer = transport.send(&Method::GET, &url, &errand, Some(&basic)).await?;
                 (answer, "the user or the password")
             }
             // A registry's own token is not for its token server.
             Some(Credentials::RegistryToken(_)) | None => {
                 let url = token_url(bearer, door.repository, None);
-                (transport.send(&Method::GET, &url, &headers, None).await?, "")
+                (transport.send(&Method::GET, &url, &errand, None).await?, "")
             }
         };
         match answer.status().as_u16() {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::download;
 use super::progress::Event;
-use super::puller::{Pull, blocking};
+use super::pull::Pull;
+use super::task::blocking;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest};
 use crate::store::{Claim, Part, PartWatch, Pinned};
@@ -13,8 +14,12 @@ use crate::store::{Claim, Part, PartWatch, Pinned};
 const POLL: Duration = Duration::from_millis(25);
 /// How often waiting is told.
 const TELL: Duration = Duration::from_millis(200);
-/// How long a part may stand still before it is no longer waited for.
+/// A part that grows by less than this in this time is no longer waited for: whoever holds it may
+/// have stopped, or have a server that gives it just enough not to be cut off.
 const STALLED: Duration = Duration::from_secs(60);
+const LEAST_GROWTH: u64 = 1024 * 1024;
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// How a blob came to be in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
@@ -36,7 +41,7 @@ pub(super) async fn fetch(pull: &Pull<'_>, blob: &Descriptor, pinned: Pinned) ->
 
 /// Waits until the blob is this task's to download, or is there.
 async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
-    let mut growth = Growth::default();
+    let mut growth = Growth::new(Instant::now());
     loop {
         match claim(pull, pinned).await? {
             Claim::Held(part) => return Ok(Some(part)),
@@ -65,26 +70,35 @@ async fn claim(pull: &Pull<'_>, pinned: &Pinned) -> Result<Claim> {
     blocking(move || store.claim(&pinned)).await
 }
 
-/// Whether the part of another process still grows.
+/// Whether the part of another process grows fast enough to be waited for.
 struct Growth {
-    written: Option<SystemTime>,
     since: Instant,
+    len: u64,
+    beat: Option<SystemTime>,
+    looked: Option<Instant>,
     told: Option<Instant>,
 }
 
-impl Default for Growth {
-    fn default() -> Growth {
-        Growth { written: None, since: Instant::now(), told: None }
-    }
-}
-
 impl Growth {
+    fn new(now: Instant) -> Growth {
+        Growth { since: now, len: 0, beat: None, looked: None, told: None }
+    }
+
     fn has_stopped(&mut self, watch: &PartWatch) -> Result<bool> {
-        let written = watch.modified()?;
-        if written != self.written {
-            (self.written, self.since) = (written, Instant::now());
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return Ok(false);
         }
-        Ok(self.since.elapsed() >= STALLED)
+        self.looked = Some(Instant::now());
+        Ok(self.is_slow(Instant::now(), watch.len()?.unwrap_or(0), watch.beat()?))
+    }
+
+    /// Whether too little has come for too long, and the holder has not said that it waits.
+    fn is_slow(&mut self, now: Instant, len: u64, beat: Option<SystemTime>) -> bool {
+        let grown = len.checked_sub(self.len).is_none_or(|grown| grown >= LEAST_GROWTH);
+        if grown || beat != self.beat {
+            (self.since, self.len, self.beat) = (now, len, beat);
+        }
+        now - self.since >= STALLED
     }
 
     fn is_worth_telling(&mut self) -> bool {
@@ -107,8 +121,12 @@ impl Transfer<'_> {
         let resumed = part.len();
         let (digest, size) = (self.blob.digest, self.blob.size);
         self.pull.tell(Event::Started { digest, size, resumed });
+        for version in part.versions() {
+            self.pull.registry().recall(self.pull.reference(), self.blob, version);
+        }
         let mut error = match self.complete(part).await {
-            Ok(()) => return Ok(self.arrived(resumed)),
+            Ok(Bytes::Kept) => return Ok(self.arrived(resumed)),
+            Ok(Bytes::Anew) => return Ok(self.arrived(0)),
             Err(error) => error,
         };
         // What an earlier download left may not be what it should be, after a power cut for
@@ -123,7 +141,7 @@ impl Transfer<'_> {
                 return Ok(Arrival::Waited);
             };
             error = match (self.complete(part).await, error) {
-                (Ok(()), _) => return Ok(self.arrived(0)),
+                (Ok(_), _) => return Ok(self.arrived(0)),
                 (Err(again @ Error::DigestMismatch { .. }), _) => again,
                 (Err(other), error) if resumed == 0 => {
                     Error::Endpoints { errors: vec![error, other] }
@@ -141,10 +159,20 @@ impl Transfer<'_> {
     }
 
     /// Downloads what is missing and commits.
-    async fn complete(&self, mut part: Part) -> Result<()> {
+    async fn complete(&self, mut part: Part) -> Result<Bytes> {
+        let mut bytes = Bytes::Kept;
         if !part.missing().is_empty() {
-            let (returned, result) = download::complete(self.pull, self.blob, part).await?;
+            let (returned, mut result) =
+                download::complete(self.pull, self.blob, part, false).await?;
             part = returned;
+            if let Err(error @ Error::BlobChanged { .. }) = &result {
+                // Some servers give each of their machines' copies another tag. Nothing is put
+                // together of several answers any more, so this cannot happen again.
+                self.pull.tell_retry(self.blob.digest, Duration::ZERO, error);
+                part = restarted(part).await?;
+                bytes = Bytes::Anew;
+                (part, result) = download::complete(self.pull, self.blob, part, true).await?;
+            }
             match result {
                 // What the kernel lost it does not tell twice: nobody may go on from it.
                 Err(error @ Error::NotDurable { .. }) => {
@@ -154,13 +182,54 @@ impl Transfer<'_> {
                 result => result?,
             }
         }
-        blocking(move || part.commit_unsynced()).await
+        blocking(move || part.commit_unsynced()).await.map(|()| bytes)
     }
+}
+
+async fn restarted(mut part: Part) -> Result<Part> {
+    blocking(move || part.restart().map(|()| part)).await
+}
+
+/// What became of the bytes that were there.
+enum Bytes {
+    Kept,
+    /// They were thrown away.
+    Anew,
 }
 
 impl Pull<'_> {
     pub(super) fn tell_retry(&self, digest: Digest, delay: Duration, error: &Error) {
         let what = digest.to_string();
         self.tell(Event::Retrying { what, delay, reason: error.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After how many seconds a part is given up that grows by so much in each, with a sign of life
+    /// of its holder every `beat` seconds.
+    fn given_up(rate: u64, beat: Option<u64>) -> Option<u64> {
+        let begun = Instant::now();
+        let mut growth = Growth::new(begun);
+        let beat = |second: u64| {
+            let last = beat.map_or(0, |every| second - second % every);
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(last))
+        };
+        (0..1000).find(|second| {
+            let now = begun + Duration::from_secs(*second);
+            growth.is_slow(now, rate * second, beat(*second))
+        })
+    }
+
+    #[test]
+    fn a_part_is_waited_for_while_it_grows_or_its_holder_waits() {
+        assert_eq!(given_up(1024 * 1024, None), None);
+        assert_eq!(given_up(18 * 1024, None), None);
+        assert_eq!(given_up(0, Some(10)), None);
+        assert_eq!(given_up(0, None), Some(60));
+        assert_eq!(given_up(4 * 1024, None), Some(60), "a trickle");
+        assert_eq!(given_up(0, Some(100)), Some(60));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
 use super::answer::Answer;
@@ -15,7 +15,9 @@ use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
 use super::settings::{Endpoint, Tls};
-use super::{Proxies, RegistrySettings, Secret};
+use super::traffic::Permit;
+use super::way::Way;
+use super::{Proxies, RegistrySettings, Secret, Traffic};
 use crate::error::{Error, Result};
 
 /// How long an idle connection is kept: less than common servers keep theirs, so that few
@@ -30,6 +32,22 @@ pub(super) const CONNECT: &str = "connect to";
 pub(super) enum Authorization {
     Basic { username: String, password: Secret },
     Bearer(Secret),
+}
+
+/// What a request is, beside its method and address.
+pub(super) struct Errand {
+    pub(super) headers: HeaderMap,
+    /// The `If-Range` for each origin that a version of what is wanted is known of.
+    pub(super) if_range: Vec<(Origin, HeaderValue)>,
+    /// Whether the answer may take long.
+    pub(super) large: bool,
+}
+
+impl Errand {
+    /// A small one, with these headers.
+    pub(super) fn new(headers: HeaderMap) -> Errand {
+        Errand { headers, if_range: Vec::new(), large: false }
+    }
 }
 
 impl Authorization {
@@ -67,14 +85,6 @@ pub(super) struct Connections {
     clients: Mutex<Vec<(Way, Client)>>,
 }
 
-/// What connections share that one client makes.
-#[derive(Clone, PartialEq, Eq)]
-struct Way {
-    /// How TLS is spoken; nothing for connections without it.
-    tls: Option<Arc<Tls>>,
-    reach: Reach,
-}
-
 impl Connections {
     pub(super) fn new(
         settings: Settings,
@@ -93,6 +103,12 @@ impl Connections {
         if let Some((_, client)) = clients.iter().find(|(known, _)| *known == way) {
             return Ok(client.clone());
         }
+        let client = self.make(&way)?;
+        clients.push((way, client.clone()));
+        Ok(client)
+    }
+
+    fn make(&self, way: &Way) -> Result<Client> {
         let Settings { user_agent, connect_timeout, read_timeout, proxies } = self.settings.clone();
         let guard = Guard { lookup: Arc::clone(&self.lookup), reach: way.reach };
         let builder = Client::builder()
@@ -112,20 +128,21 @@ impl Connections {
             Some(tls) => tls.apply(builder)?,
             None => builder.tls_certs_only([]),
         };
-        let client = builder.build().map_err(|error| Error::Network {
+        builder.build().map_err(|error| Error::Network {
             action: "set up",
             url: "the HTTP client".to_owned(),
             // The settings of the program, or the certificates of the system: not transient.
             source: io::Error::new(io::ErrorKind::InvalidData, error).into(),
-        })?;
-        clients.push((way, client.clone()));
-        Ok(client)
+        })
     }
 }
 
 /// The way to one server, and to where it sends us.
 pub(super) struct Transport {
     connections: Arc<Connections>,
+    traffic: Option<Traffic>,
+    /// Whether to wait for a host that wants to be left alone: not while there is another to ask.
+    patient: bool,
     home: Origin,
     tls: Arc<Tls>,
     /// Sent to this server alone.
@@ -133,9 +150,15 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn to(connections: &Arc<Connections>, endpoint: &Endpoint) -> Transport {
+    pub(super) fn to(
+        connections: &Arc<Connections>,
+        traffic: Option<&Traffic>,
+        endpoint: &Endpoint,
+    ) -> Transport {
         Transport {
             connections: Arc::clone(connections),
+            traffic: traffic.cloned(),
+            patient: !endpoint.has_stand_in,
             home: endpoint.origin.clone(),
             tls: Arc::clone(&endpoint.tls),
             headers: endpoint.headers.clone(),
@@ -147,10 +170,16 @@ impl Transport {
         &self,
         method: &Method,
         url: &Url,
-        headers: &HeaderMap,
+        errand: &Errand,
         authorization: Option<&Authorization>,
     ) -> Result<Answer> {
-        let mut request = self.request(method, url, headers).await?;
+        let permit = self.enter(url, errand).await?;
+        let mut request = self.request(method, url, &errand.headers).await?;
+        for (_, etag) in
+            errand.if_range.iter().filter(|(of, _)| Origin::of(url).as_ref() == Some(of))
+        {
+            request = request.header(IF_RANGE, etag);
+        }
         request = match authorization {
             Some(Authorization::Basic { username, password }) => {
                 request.basic_auth(username, Some(password.expose()))
@@ -159,7 +188,7 @@ impl Transport {
             None => request,
         };
         let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
-        Ok(dispatch(request, method, url).await?.keeping(secrets))
+        Ok(dispatch(request, method, url, permit).await?.keeping(secrets))
     }
 
     /// Sends a form with a secret in it, and returns the answer, whatever it is.
@@ -168,14 +197,26 @@ impl Transport {
         url: &Url,
         form: String,
         secret: &Secret,
-        headers: &HeaderMap,
+        errand: &Errand,
     ) -> Result<Answer> {
+        let permit = self.enter(url, errand).await?;
         let request = self
-            .request(&Method::POST, url, headers)
+            .request(&Method::POST, url, &errand.headers)
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        Ok(dispatch(request, &Method::POST, url).await?.keeping(vec![secret.clone()]))
+        let answer = dispatch(request, &Method::POST, url, permit).await?;
+        Ok(answer.keeping(vec![secret.clone()]))
+    }
+
+    /// Waits for leave to have a connection, where that is to be had.
+    async fn enter(&self, url: &Url, errand: &Errand) -> Result<Option<Permit>> {
+        match (&self.traffic, Origin::of(url)) {
+            (Some(traffic), Some(to)) => {
+                traffic.enter(&to, errand.large, self.patient).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn request(
@@ -204,12 +245,12 @@ impl Transport {
         &self,
         method: &Method,
         url: &Url,
-        headers: &HeaderMap,
+        errand: &Errand,
         mut authorization: Option<&Authorization>,
     ) -> Result<Answer> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.send(method, &url, headers, authorization).await?;
+            let answer = self.send(method, &url, errand, authorization).await?;
             if !is_redirect(answer.status()) {
                 return Ok(answer);
             }
@@ -232,7 +273,11 @@ impl Transport {
         let proxied = self.connections.settings.proxies.of(url).is_some();
         let reach = if proxied { Reach::Any } else { reach };
         let tls = (url.scheme() == "https").then_some(tls);
-        self.connections.client(Way { tls, reach })
+        let (way, connections) = (Way { tls, reach }, &self.connections);
+        match &self.traffic {
+            Some(traffic) => traffic.client(way, |way| connections.make(way)),
+            None => connections.client(way),
+        }
     }
 
     /// How TLS is spoken with a server that this one sent us to.
@@ -260,6 +305,17 @@ impl Transport {
     }
 }
 
+async fn dispatch(
+    request: RequestBuilder,
+    method: &Method,
+    url: &Url,
+    permit: Option<Permit>,
+) -> Result<Answer> {
+    let response = request.send().await.map_err(|error| failed(url, error))?;
+    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+    Answer::new(url.clone(), response, permit)
+}
+
 /// The host of an address as the names of images have it.
 fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -269,12 +325,6 @@ fn host_and_port(url: &Url) -> String {
 fn refuse(url: &Url, refused: Refused) -> Error {
     let Refused { address, reason } = refused;
     Error::RefusedAddress { url: shown(url), address, reason }
-}
-
-async fn dispatch(request: RequestBuilder, method: &Method, url: &Url) -> Result<Answer> {
-    let response = request.send().await.map_err(|error| failed(url, error))?;
-    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-    Answer::new(url.clone(), response)
 }
 
 /// The error of a request that got no answer.

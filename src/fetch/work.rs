@@ -96,6 +96,11 @@ impl Work {
         }
     }
 
+    /// Whether some worker has something to do.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.given.is_empty()
+    }
+
     /// The server sends whole blobs only: one worker is enough, and the others end.
     pub(super) fn only_whole(&mut self) {
         self.whole = true;

@@ -6,8 +6,10 @@
 //!
 //! This module knows the store, and nothing of how blobs come into it.
 
+mod hosts;
 mod live;
 mod mark;
+mod orphans;
 mod parts;
 mod referrers;
 mod sweep;
@@ -145,7 +147,9 @@ impl Cycle<'_> {
         self.mark_new_pins()?;
         referrers::find(self.store, &mut self.marker)?;
         self.sweep()?;
-        self.expire_parts()
+        self.remove_orphans()?;
+        self.expire_parts()?;
+        self.expire_hosts()
     }
 
     /// A disk may be so full that a file cannot even be renamed or removed.

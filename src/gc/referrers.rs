@@ -1,8 +1,6 @@
-use std::io::{Read, Seek};
-
 use super::mark::Marker;
 use super::threads;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
 use crate::store::BlobStore;
 
@@ -49,7 +47,7 @@ fn look_into(store: &BlobStore, unmarked: &mut Vec<Digest>, marker: &mut Marker<
 /// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
 /// be told, since reading failed otherwise, the collection fails.
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
-    let mut blob = match store.open_blob(digest) {
+    let blob = match store.open_blob(digest) {
         Err(Error::BlobNotFound { .. }) => return Ok(None),
         // What is no file is the sweep's business. Looked at only now, for nearly all are files.
         Err(error) => match store.layout().blob_meta(digest)? {
@@ -58,16 +56,14 @@ fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
         },
         Ok(blob) => blob,
     };
-    let (size, mut first) = (blob.len(), [0]);
+    let size = blob.len();
     if size > MAX_DOCUMENT_SIZE {
         return Ok(None);
     }
     // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
-    let read = blob.read(&mut first).context("read", digest.to_string())?;
-    if read == 0 || !b"{ \t\r\n".contains(&first[0]) {
+    if !blob.first_byte_unverified()?.is_some_and(|first| b"{ \t\r\n".contains(&first)) {
         return Ok(None);
     }
-    blob.rewind().context("read", digest.to_string())?;
     match blob.read_small(size) {
         Err(Error::DigestMismatch { .. } | Error::TooLarge { .. }) => Ok(None),
         bytes => Ok(Document::sniff(&bytes?).and_then(|it| it.subject().map(|to| to.digest))),

@@ -17,7 +17,7 @@ const SHUT: Duration = Duration::from_millis(5);
 /// From this length on, in bytes, unlinking a blob takes long enough to be done outside the gate.
 const LARGE: u64 = 1024 * 1024;
 /// After this time nobody is still writing to a temporary file.
-const TEMPORARY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const TEMPORARY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A blob that nothing kept when it was listed.
 struct Candidate {

@@ -108,16 +108,18 @@ impl IngestBatch {
         for (ingest, pinned) in pending.into_iter().zip(&pinned) {
             // It is as new as any; one that only another user may touch is replaced.
             if !pinned.is_present() || !dir.touch(&pinned.digest().hex())? {
-                new.push((ingest.finished()?, pinned));
+                let (aside, hasher) = ingest.finished()?;
+                new.push((aside, hasher, pinned));
             }
         }
-        let files: Vec<_> = new.iter().map(|(aside, _): &(Aside, _)| aside.file()).collect();
+        let files: Vec<_> = new.iter().map(|(aside, ..): &(Aside, _, _)| aside.file()).collect();
         sys::sync_together(&files, dir.path())?;
-        for (aside, pinned) in new {
+        for (aside, hasher, pinned) in new {
             match pinned.is_present() {
                 true => aside.name_over(dir, &pinned.digest().hex()).map(drop)?,
-                false => name_synced(aside, dir, pinned.digest(), pinned.size())?,
+                false => name_synced(&self.layout, aside, pinned.digest(), pinned.size())?,
             }
+            hasher.keep(pinned.digest());
         }
         self.done.extend(pinned);
         Ok(())

@@ -2,19 +2,33 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::layout::Layout;
+use super::outboard::Outboards;
+use super::suspect::Suspects;
+use super::verified::{Guard, Source};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
-use crate::sys::Map;
+use crate::sys::{self, Map};
 
 /// An open blob.
 ///
 /// It can be read to its end whatever is collected meanwhile: a removed file lives on until it is
 /// closed.
+///
+/// What is read is compared with what was stored, in groups of 16 KiB of which the hashes are kept:
+/// a disk that has changed a byte gives an error, never the byte. Where a blob has no such hashes,
+/// since another tool put it there, the first read reads it whole, compares it with its digest, and
+/// keeps them. A read of a few bytes costs that of their group. This
+/// guards against rot. It does not guard against somebody who can write to the
+/// store, who could change the hashes too; against that, [`verify`](Blob::verify) the whole.
 #[derive(Debug)]
 pub struct Blob {
     file: File,
     digest: Digest,
     len: u64,
+    position: u64,
+    guard: Guard,
+    outboards: Outboards,
+    suspects: Suspects,
 }
 
 /// A blob's bytes in memory, as [`Blob::map_unverified`] gives them.
@@ -31,7 +45,9 @@ impl Blob {
     pub(crate) fn open(layout: &Layout, digest: &Digest) -> Result<Blob> {
         let opened = layout.open_blob(digest)?;
         let (file, meta) = opened.ok_or_else(|| Error::BlobNotFound { digest: *digest })?;
-        Ok(Blob { file, digest: *digest, len: meta.len })
+        let (guard, outboards) = (Guard::default(), layout.outboards.clone());
+        let (len, suspects) = (meta.len, layout.suspects.clone());
+        Ok(Blob { file, digest: *digest, len, position: 0, guard, outboards, suspects })
     }
 
     /// The blob's name.
@@ -47,6 +63,31 @@ impl Blob {
     /// Whether the blob has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Reads from `offset` on, wherever [`Read`] stands; how many bytes it was, 0 only at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CorruptBlob`] or [`Error::DigestMismatch`] if the bytes are not the blob's, and then
+    /// the buffer has none that is wrong; [`Error::Io`].
+    pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let Blob { file, digest, len, outboards, suspects, guard, .. } = self;
+        guard.read(Source { file, digest, len: *len, outboards, suspects }, buffer, offset)
+    }
+
+    /// The file, whose bytes nobody has compared with anything: for `sendfile` and the like. It must
+    /// not be written to, and cannot be.
+    pub fn into_unverified_file(self) -> File {
+        self.file
+    }
+
+    /// The first byte, if there is one, compared with nothing.
+    pub(crate) fn first_byte_unverified(&self) -> Result<Option<u8>> {
+        let mut first = [0];
+        let read = sys::read_some_at(&self.file, &mut first, 0);
+        let read = read.context("read", self.digest.to_string())?;
+        Ok((read > 0).then_some(first[0]))
     }
 
     /// Maps the blob into memory without checking its bytes against the digest.
@@ -78,6 +119,7 @@ impl Blob {
         if actual == self.digest {
             return Ok(());
         }
+        self.suspects.mark(&self.digest, &self.file);
         let origin = format!("the stored blob {}", self.digest);
         Err(Error::DigestMismatch { origin, expected: self.digest, actual: Box::new(actual) })
     }
@@ -108,15 +150,28 @@ pub(crate) fn read_document(layout: &Layout, descriptor: &Descriptor) -> Result<
         .map_err(|error| error.of_document(&descriptor.digest))
 }
 
+/// An error is that of [`Blob::read_at`], in an [`io::Error`] of the kind `InvalidData` where bytes
+/// are wrong: `downcast` gives it back.
 impl Read for Blob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+        let read = self.read_at(buffer, self.position).map_err(|error| match error {
+            Error::Io { source, .. } => source,
+            other => io::Error::new(io::ErrorKind::InvalidData, other),
+        })?;
+        self.position += read as u64;
+        Ok(read)
     }
 }
 
 impl Seek for Blob {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
+        let to = match position {
+            SeekFrom::Start(to) => Some(to),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+        };
+        self.position = to.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 

@@ -1,12 +1,14 @@
-//! Looking for damage: the files that make a store, what every ref leads to, and on demand every
-//! byte. Nothing is changed, nothing is locked, and pulls and collections may go on meanwhile.
+//! Looking for damage: the files that make a store, what every ref leads to, and the bytes of blobs.
+//! Nothing is changed but what is derived, and pulls and collections may go on meanwhile.
 
 mod bytes;
 mod images;
+mod select;
 mod structure;
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -15,10 +17,23 @@ use crate::error::{Error, Result};
 use crate::oci::Digest;
 
 /// How thoroughly [`BlobStore::check`](crate::BlobStore::check) looks.
+///
+/// By default all blobs are read and compared with the hashes of their groups, and with their digest
+/// where they have none, or where these differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Whether every byte of every blob is read and compared with its digest.
+    /// No byte of a layer is read: only names, lengths, and what refs lead to is looked at.
+    pub quick: bool,
+    /// Every blob that is read is compared with its digest, though it has hashes of its groups.
     pub read_data: bool,
+    /// Only blobs are read that no check has read, and found good, for so long. Of blobs of at most
+    /// 64 KiB nobody keeps that; they are all read.
+    pub since: Option<Duration>,
+    /// Of the bytes of these blobs only a share is read, in hundredths of a percent: the blobs that
+    /// were read the longest ago, at least one. A check now and then so comes round to all.
+    pub subset: Option<u32>,
+    /// How many bytes are read in a second, at most.
+    pub limit_rate: Option<NonZeroU64>,
     /// How many threads read; as many as there are processors where this is not set.
     pub threads: Option<NonZeroUsize>,
 }
@@ -29,7 +44,7 @@ pub struct CheckOptions {
 pub struct CheckProgress {
     /// Blobs that were read.
     pub blobs: u64,
-    /// Blobs that there were when the check began.
+    /// Blobs to read, when the check began.
     pub total_blobs: u64,
     /// Bytes that were read.
     pub bytes: u64,
@@ -56,6 +71,11 @@ pub struct CheckReport {
     pub leases: u64,
     /// The downloads under way or left off.
     pub parts: u64,
+    /// Those of them that no process holds: the next pull of their blob goes on from there, or a
+    /// collection removes them.
+    pub lost_parts: u64,
+    /// What these take on disk, in bytes.
+    pub lost_part_bytes: u64,
     /// The files in quarantine.
     pub quarantined: u64,
     /// The files with a temporary name: writers at work, or litter for the next collection.
@@ -134,8 +154,8 @@ pub(crate) fn check(
     let mut report = CheckReport::default();
     let mut findings = Findings::default();
     let large = structure::look(layout, &mut report, &mut findings)?;
-    if options.read_data {
-        bytes::read_all(layout, options.threads, large, &mut report, &mut findings, progress)?;
+    if !options.quick {
+        bytes::read(layout, options, large, &mut report, &mut findings, progress)?;
     }
     // The refs come last: a blob that the collector removed while others were read is missing only
     // if a ref leads to it now.

@@ -43,18 +43,17 @@ impl PartWatch {
             return Ok(None);
         };
         let state = part_state::read(&self.layout.parts, &self.names.state)?;
-        Ok(Some(state.map_or(meta.len, |ranges| ranges.total())))
+        Ok(Some(state.ranges.map_or(meta.len, |ranges| ranges.total())))
     }
 
-    /// When the part was last written to, or its holder last said that it is alive; `None` where
-    /// there is neither.
+    /// When the holder last said that it is alive and waits for something; `None` where there is no
+    /// part.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io).
-    pub fn modified(&self) -> Result<Option<SystemTime>> {
-        let modified = |name: &str| Ok(self.layout.parts.meta(name)?.map(|meta| meta.modified));
-        Ok(modified(&self.names.part)?.max(modified(&self.names.lock)?))
+    pub fn beat(&self) -> Result<Option<SystemTime>> {
+        Ok(self.layout.parts.meta(&self.names.lock)?.map(|meta| meta.modified))
     }
 
     /// Who downloads it, as far as can be told.
@@ -86,7 +85,7 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
             return Part::private(layout, pinned).map(Claim::Held);
         }
         let file = open_part(layout, &names)?;
-        let storage = Storage::Named { file, names, _lock: lock };
+        let storage = Storage::Named { file, names: Box::new(names), _lock: lock };
         return Part::adopt(layout, pinned, storage).map(Claim::Held);
     }
 }
@@ -126,7 +125,7 @@ fn renew(layout: &Layout, names: &PartNames) -> Result<()> {
     };
     let len = Meta::of(&old).context("look at", &path)?.len;
     let noted = part_state::read(parts, &names.state)?;
-    let there = noted.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
+    let there = noted.ranges.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
     let new = Aside::new(parts)?;
     let mut buffer = vec![0; len.min(PIECE) as usize];
     for &Range { mut start, end } in there.iter() {

@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use super::layout::Layout;
 use super::lease::{Lease, Pinned};
+use super::outboard::BlobHasher;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Digest};
 use crate::sys::{Aside, Dir};
 
 /// The mode of a blob: nobody writes to it.
@@ -19,7 +20,7 @@ pub struct Ingest {
     layout: Arc<Layout>,
     lease: Lease,
     aside: Aside,
-    hasher: Hasher,
+    hasher: BlobHasher,
     written: u64,
     limit: u64,
 }
@@ -34,9 +35,9 @@ impl Ingest {
         let dir = layout.make_algorithm(algorithm)?;
         Ok(Ingest {
             aside: Aside::new(dir)?,
+            hasher: BlobHasher::new(algorithm, &layout.outboards),
             layout: layout.clone(),
             lease: lease.clone(),
-            hasher: algorithm.hasher(),
             written: 0,
             limit,
         })
@@ -53,7 +54,7 @@ impl Ingest {
     ///
     /// [`Error::NotDurable`] if a sync failed, [`Error::NoSpace`], [`Error::Io`].
     pub fn commit(self) -> Result<Pinned> {
-        let digest = self.hasher.finish();
+        let digest = self.hasher.digest();
         let pinned = self.lease.pin_one(digest, self.written)?;
         let dir = self.layout.make_algorithm(digest.algorithm())?;
         match pinned.is_present() {
@@ -61,10 +62,11 @@ impl Ingest {
             true if dir.touch(&digest.hex())? => {}
             // Another user's, who alone may set its time: ours, of the same bytes, takes its place.
             true => replace(self.aside, dir, &digest)?,
-            false => place_aside(self.aside, dir, &digest, self.written)?,
+            false => place_aside(&self.layout, self.aside, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
         dir.sync()?;
+        self.hasher.keep(&digest);
         Ok(pinned)
     }
 
@@ -74,7 +76,7 @@ impl Ingest {
     ///
     /// [`Error::DigestMismatch`], and as of [`commit`](Ingest::commit).
     pub fn commit_as(self, expected: &Digest, origin: &str) -> Result<Pinned> {
-        let actual = self.hasher.clone().finish();
+        let actual = self.hasher.digest();
         if actual != *expected {
             let origin = origin.to_owned();
             let actual = Box::new(actual);
@@ -106,40 +108,49 @@ impl Write for Ingest {
 
 /// Gives a whole file its digest's name: mode, sync, name, in this order, so that a name never
 /// stands for bytes that are not on disk. The name itself is not yet durable.
-pub(crate) fn place_aside(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -> Result<()> {
-    aside.set_mode(BLOB_MODE)?;
-    aside.sync()?;
-    name_synced(aside, dir, digest, size)
+pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
+    finish(&aside)?;
+    name_synced(layout, aside, digest, size)
 }
 
 /// The last step of [`place_aside`], for a file that has its mode and is synced.
-pub(crate) fn name_synced(aside: Aside, dir: &Dir, digest: &Digest, size: u64) -> Result<()> {
+pub(crate) fn name_synced(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
     let name = digest.hex();
-    match dir.meta(&name)? {
-        Some(meta) if meta.is_file && meta.len == size => Ok(()),
-        // What has the name is not the blob, whoever put it there: it is healed.
-        Some(_) => aside.name_over(dir, &name).map(drop),
-        // If the name is taken between these two, it is by the same bytes.
-        None => aside.name_new(dir, &name).map(drop),
+    let dir = layout.make_algorithm(digest.algorithm())?;
+    if layout.has_blob(digest, size)? {
+        return Ok(());
     }
+    match dir.meta(&name)? {
+        // What has the name is not the blob, whoever put it there: it is healed.
+        Some(_) => aside.name_over(dir, &name).map(drop)?,
+        // If the name is taken between these two, it is by the same bytes.
+        None => aside.name_new(dir, &name).map(drop)?,
+    }
+    layout.suspects.clear(digest)
 }
 
 fn replace(aside: Aside, dir: &Dir, digest: &Digest) -> Result<()> {
-    aside.set_mode(BLOB_MODE)?;
-    aside.sync()?;
+    finish(&aside)?;
     aside.name_over(dir, &digest.hex()).map(drop)
+}
+
+/// What comes before the name.
+fn finish(aside: &Aside) -> Result<()> {
+    aside.set_mode(BLOB_MODE)?;
+    aside.sync()
 }
 
 impl Ingest {
     /// What it will be: its digest, and its length in bytes.
     pub(crate) fn identity(&self) -> (Digest, u64) {
-        (self.hasher.clone().finish(), self.written)
+        (self.hasher.digest(), self.written)
     }
 
-    /// The file, whole and with the mode of a blob, to be synced and named.
-    pub(crate) fn finished(self) -> Result<Aside> {
+    /// The file, whole and with the mode of a blob, to be synced and named; and what is known of its
+    /// groups.
+    pub(crate) fn finished(self) -> Result<(Aside, BlobHasher)> {
         self.aside.set_mode(BLOB_MODE)?;
-        Ok(self.aside)
+        Ok((self.aside, self.hasher))
     }
 
     /// Writes all bytes of a reader; how many there were.

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::access::{self, Sharing};
+use super::outboard::Outboards;
+use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -40,6 +42,12 @@ pub(crate) struct Layout {
     pub(crate) quarantine: Dir,
     /// `.layerstore/`.
     pub(crate) private: Dir,
+    /// `.layerstore/outboard/`.
+    pub(crate) outboards: Outboards,
+    /// `.layerstore/suspect/`.
+    pub(crate) suspects: Suspects,
+    /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
+    hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
 }
 
@@ -55,6 +63,9 @@ impl Layout {
     ///
     /// The file `version` comes last: without it there is no store.
     pub(crate) fn init(path: &Path, sharing: Sharing) -> Result<Layout> {
+        if let Some(layout) = Layout::made(path, sharing)? {
+            return Ok(layout);
+        }
         let root = access::make_root(path, sharing)?;
         let is_new = || -> Result<bool> {
             Ok(root.open_dir(".layerstore")?.is_none() && root.meta("oci-layout")?.is_none())
@@ -82,7 +93,10 @@ impl Layout {
         let blobs = root.make_dir("blobs")?;
         blobs.make_dir(Algorithm::Sha256.name())?;
         blobs.sync()?;
-        create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
+        // A store that has lost its refs must not look like one that has none: they keep the blobs.
+        if private.meta("version")?.is_none() {
+            create(&root, "index.json", &super::index_file::IndexFile::default().to_bytes())?;
+        }
         let oci_layout = format!("{{\"imageLayoutVersion\":\"{LAYOUT_VERSION}\"}}");
         create(&root, "oci-layout", oci_layout.as_bytes())?;
         private.sync()?;
@@ -93,6 +107,22 @@ impl Layout {
         let layout = Layout::open(path, sharing)?;
         layout.fill_reserve();
         Ok(layout)
+    }
+
+    /// The store, if it is there and nothing is missing. Whoever made it may not have come to the
+    /// last sync yet.
+    fn made(path: &Path, sharing: Sharing) -> Result<Option<Layout>> {
+        let layout = match Layout::open(path, sharing) {
+            Err(Error::NoStore { .. } | Error::Damaged { .. }) => return Ok(None),
+            opened => opened?,
+        };
+        for name in LOCKS {
+            if layout.locks.meta(name)?.is_none() {
+                return Ok(None);
+            }
+        }
+        layout.private.sync()?;
+        Ok(Some(layout))
     }
 
     /// Opens a store that was made.
@@ -123,13 +153,17 @@ impl Layout {
             access::check(&dir, &root)?;
             Ok(dir)
         };
+        let blobs = part(&root, "blobs")?;
         Ok(Layout {
-            blobs: part(&root, "blobs")?,
+            suspects: Suspects::new(&private, &blobs),
+            blobs,
             locks: part(&private, "locks")?,
             leases: part(&private, "leases")?,
             parts: part(&private, "parts")?,
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
+            outboards: Outboards::new(&root, &private),
+            hosts: OnceLock::new(),
             algorithms: Default::default(),
             root,
             private,
@@ -166,12 +200,30 @@ impl Layout {
         }
     }
 
+    /// The directory of what is agreed on about hosts.
+    pub(crate) fn hosts(&self) -> Result<&Dir> {
+        match self.hosts.get() {
+            Some(dir) => Ok(dir),
+            None => {
+                let dir = self.private.make_dir("hosts")?;
+                access::check(&dir, &self.root)?;
+                Ok(self.hosts.get_or_init(|| dir))
+            }
+        }
+    }
+
     /// What lies under a blob's name; `None` if nothing does.
     pub(crate) fn blob_meta(&self, digest: &Digest) -> Result<Option<Meta>> {
         match self.algorithm(digest.algorithm())? {
             Some(dir) => dir.meta(&digest.hex()),
             None => Ok(None),
         }
+    }
+
+    /// Whether a blob of this length is there, and was not found to be damaged.
+    pub(crate) fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let there = self.blob_meta(digest)?.is_some_and(|meta| meta.is_file && meta.len == size);
+        Ok(there && !self.suspects.has(digest)?)
     }
 
     /// A blob's file; `None` if there is none.

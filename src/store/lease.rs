@@ -217,7 +217,7 @@ impl Pinned {
         self.size
     }
 
-    /// Whether a blob of that size was there when it was pinned.
+    /// Whether a blob of that size was there when it was pinned, and not known to be damaged.
     pub fn is_present(&self) -> bool {
         self.present
     }
@@ -228,8 +228,7 @@ impl Pinned {
     ///
     /// [`Error::Io`].
     pub fn look(&self) -> Result<bool> {
-        let meta = self.lease.0.layout.blob_meta(&self.digest)?;
-        Ok(meta.is_some_and(|meta| meta.is_file && meta.len == self.size))
+        self.lease.0.layout.has_blob(&self.digest, self.size)
     }
 }
 

@@ -10,6 +10,9 @@
 //!     locks/{gc,turn,gate,index}
 //!     leases/ID             what is pinned, by live processes or until a time
 //!     parts/ALGORITHM-HEX.{part,lock}
+//!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
+//!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
+//!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
 //!
@@ -27,6 +30,8 @@ pub(crate) mod collector;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
+mod groups;
+pub(crate) mod hosts;
 mod index_file;
 mod ingest;
 mod layout;
@@ -34,12 +39,15 @@ mod lease;
 mod lease_record;
 pub(crate) mod leases;
 mod line;
+pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
 mod ranges;
 pub(crate) mod refs;
+pub(crate) mod suspect;
 mod usage;
+mod verified;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -50,11 +58,13 @@ pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use hosts::{Hosts, Queued, Slot};
 pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
+pub use part_state::Version;
 pub use usage::{Amount, ImageUsage, Usage};
 
 use access::Sharing;
@@ -139,6 +149,14 @@ impl BlobStore {
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {
         &self.layout
+    }
+
+    /// Whether the hashes of blobs' groups are computed as blobs come, kept, and compared when blobs
+    /// are read; for this value and its clones. They are unless this says otherwise: without them
+    /// a put takes less processor time, and nothing notices what a disk did to a blob until the
+    /// next check.
+    pub fn set_group_hashes(&self, on: bool) {
+        self.layout.outboards.set_on(on);
     }
 
     /// The root directory, as it was opened.
@@ -240,6 +258,15 @@ impl BlobStore {
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn private_part(&self, pinned: &Pinned) -> Result<Part> {
         Part::private(&self.layout, pinned)
+    }
+
+    /// What processes agree on about the hosts that they fetch from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Unsafe`].
+    pub fn hosts(&self) -> Result<Hosts> {
+        Hosts::new(&self.layout)
     }
 
     /// Opens a blob. It stays readable even if it is collected.
@@ -358,7 +385,8 @@ impl BlobStore {
         closure::closure(&self.layout, root)
     }
 
-    /// Looks for damage, beside whatever else goes on in the store. Nothing is changed.
+    /// Looks for damage, beside whatever else goes on in the store. Nothing is changed but what is
+    /// derived: blobs that have no hashes of their groups get them.
     ///
     /// `progress` is called now and then on this thread while the bytes of blobs are read.
     ///

@@ -2,15 +2,16 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::ingest::{BLOB_MODE, place_aside};
 use super::layout::Layout;
 use super::lease::Pinned;
+use super::outboard::BlobHasher;
 use super::part_names::PartNames;
-use super::part_state::{self, PartState};
+use super::part_state::{self, Account, PartState, Version};
 use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Hasher;
 use crate::sys::{self, Aside, Filesystem, Lock};
 
 /// Write-back of a part is started in pieces of this size, so that the sync at its end is short.
@@ -22,6 +23,8 @@ const STEP: u64 = 128 * 1024 * 1024;
 pub(super) const PIECE: u64 = 1024 * 1024;
 /// After so many bytes it is written down which are there: what a killed download may lose.
 const NOTE: u64 = 4 * 1024 * 1024;
+/// After so long too, so that those who wait see it grow.
+const NOTE_TIME: Duration = Duration::from_secs(5);
 
 /// A download under way: the bytes so far of a blob whose digest and size are known.
 ///
@@ -33,7 +36,7 @@ pub struct Part {
     pinned: Pinned,
     storage: Storage,
     /// Boxed for its size.
-    hasher: Box<Hasher>,
+    hasher: Box<BlobHasher>,
     /// Which bytes are there.
     ranges: Ranges,
     /// Up to where they are hashed.
@@ -42,6 +45,10 @@ pub struct Part {
     state: Option<Box<PartState>>,
     /// How many bytes came since it was written down last.
     unnoted: u64,
+    /// When that was.
+    noted: Instant,
+    /// The versions of the blob that are written down.
+    versions: Vec<Version>,
     /// Up to where write-back was started.
     written_back: u64,
     /// Up to where space was set aside.
@@ -70,7 +77,7 @@ impl Pulse {
 #[derive(Debug)]
 pub(crate) enum Storage {
     /// `parts/ALG-HEX.part`, under the lock of its `.lock`.
-    Named { file: File, names: PartNames, _lock: Lock },
+    Named { file: File, names: Box<PartNames>, _lock: Lock },
     /// A file of nobody else's, for when the part's holder has stopped moving.
     Private(Aside),
 }
@@ -90,9 +97,10 @@ impl Part {
         let found = sys::Meta::of(part.file()).context("look at", &path)?;
         let noted = match &part.storage {
             Storage::Named { names, .. } => part_state::read(&layout.parts, &names.state)?,
-            Storage::Private(_) => None,
+            Storage::Private(_) => Account::default(),
         };
-        part.ranges = match noted {
+        part.versions = noted.versions;
+        part.ranges = match noted.ranges {
             // Whatever it says, there are no bytes beyond the end of the file.
             Some(noted) => {
                 part.keep_state()?;
@@ -116,10 +124,12 @@ impl Part {
             pinned: pinned.clone(),
             storage,
             state: None,
-            hasher: Box::new(pinned.digest().algorithm().hasher()),
+            hasher: Box::new(BlobHasher::new(pinned.digest().algorithm(), &layout.outboards)),
             ranges: Ranges::default(),
             hashed: 0,
             unnoted: 0,
+            noted: Instant::now(),
+            versions: Vec::new(),
             written_back: 0,
             reserved: 0,
         }
@@ -138,6 +148,29 @@ impl Part {
     /// Which bytes are missing, in order.
     pub fn missing(&self) -> Vec<Range<u64>> {
         self.ranges.missing(0..self.pinned.size())
+    }
+
+    /// Which versions of the blob the bytes are of, as far as that was written down.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// Writes down that bytes of this version come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn note_version(&mut self, version: &Version) -> Result<()> {
+        if self.versions.contains(version) {
+            return Ok(());
+        }
+        self.versions.push(version.clone());
+        match &self.storage {
+            Storage::Named { names, .. } => {
+                part_state::note_version(&self.layout.parts, &names.state, version)
+            }
+            Storage::Private(_) => Ok(()),
+        }
     }
 
     fn first_gap(&self) -> u64 {
@@ -196,7 +229,7 @@ impl Part {
         }
         self.unnoted += bytes.len() as u64;
         self.ranges.insert(place);
-        if self.unnoted >= NOTE {
+        if self.unnoted >= NOTE || self.noted.elapsed() >= NOTE_TIME {
             self.note()?;
         }
         let end = self.first_gap();
@@ -233,7 +266,7 @@ impl Part {
 
     /// Writes down what is there, where an account is kept.
     fn note(&mut self) -> Result<()> {
-        self.unnoted = 0;
+        (self.unnoted, self.noted) = (0, Instant::now());
         match &mut self.state {
             Some(state) => state.note(&self.ranges),
             None => Ok(()),
@@ -277,8 +310,9 @@ impl Part {
             self.layout.parts.unlink(&names.state)?;
         }
         self.state = None;
+        self.versions.clear();
         self.ranges = Ranges::default();
-        *self.hasher = self.pinned.digest().algorithm().hasher();
+        *self.hasher = BlobHasher::new(self.pinned.digest().algorithm(), &self.layout.outboards);
         (self.hashed, self.unnoted, self.written_back, self.reserved) = (0, 0, 0, 0);
         Ok(())
     }
@@ -305,7 +339,7 @@ impl Part {
             let (expected, actual) = (size, self.len());
             return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
         }
-        let actual = self.hasher.clone().finish();
+        let actual = self.hasher.digest();
         if actual != expected {
             self.discard()?;
             let actual = Box::new(actual);
@@ -314,7 +348,7 @@ impl Part {
         let dir = self.layout.make_algorithm(expected.algorithm())?.clone();
         let path = self.path();
         match self.storage {
-            Storage::Private(aside) => place_aside(aside, &dir, &expected, size),
+            Storage::Private(aside) => place_aside(&self.layout, aside, &expected, size)?,
             Storage::Named { file, names, _lock } => {
                 let parts = &self.layout.parts;
                 // Before the sync: from here on whoever takes the part over after a kill knows that
@@ -326,17 +360,20 @@ impl Part {
                 }
                 let hex = expected.hex();
                 if !parts.rename_new(&names.part, &dir, &hex)? {
-                    match dir.meta(&hex)? {
-                        Some(meta) if meta.is_file && meta.len == size => {
+                    match self.layout.has_blob(&expected, size)? {
+                        true => {
                             parts.unlink(&names.part)?;
                         }
                         // What has the name is not the blob: it is healed.
-                        _ => parts.rename(&names.part, &dir, &hex)?,
+                        false => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
-                names.unlink(&self.layout)
+                self.layout.suspects.clear(&expected)?;
+                names.unlink(&self.layout)?;
             }
         }
+        self.hasher.keep(&expected);
+        Ok(())
     }
 
     /// Something that can say, while a thread has the part, that its holder is alive. There is none

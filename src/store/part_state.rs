@@ -13,6 +13,9 @@ use super::ranges::Ranges;
 use crate::error::{IoContext, Result};
 use crate::sys::Dir;
 
+/// The longest version that is written down or believed, and how many.
+const MAX_VERSION: usize = 1024;
+const MAX_VERSIONS: usize = 16;
 /// The largest account that is read: a line for each 4 MiB of a blob of 64 GiB has less.
 const MAX_STATE: u64 = 16 * 1024 * 1024;
 
@@ -41,11 +44,69 @@ impl PartState {
     }
 }
 
-/// What the account says. `None` if there is none, or none of its lines is good: the first is
-/// written before the first byte beyond a gap, so until then there is no gap.
-pub(crate) fn read(dir: &Dir, name: &str) -> Result<Option<Ranges>> {
-    let bytes = read_small(dir, name, MAX_STATE)?;
-    Ok(bytes.and_then(|bytes| parse(&bytes)))
+/// A version of the blob that bytes came from: the origin of a server, and the strong entity tag
+/// that it gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// `https://registry.example`, for one.
+    pub origin: String,
+    /// The tag with its quotes.
+    pub etag: String,
+}
+
+impl Version {
+    /// Whether it can be a word of a line.
+    fn is_plain(&self) -> bool {
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        plain(&self.origin)
+            && plain(&self.etag)
+            && self.origin.len() + self.etag.len() <= MAX_VERSION
+    }
+}
+
+/// Writes down a version, whether or not there is an account of the bytes.
+pub(crate) fn note_version(dir: &Dir, name: &str, version: &Version) -> Result<()> {
+    if !version.is_plain() {
+        return Ok(());
+    }
+    let mut state = PartState::open(dir, name)?;
+    let line = line::seal(&format!("version {} {}", version.origin, version.etag));
+    state.file.write_all(line.as_bytes()).context("write to", dir.path_of(name))
+}
+
+/// The versions that an account names.
+pub(crate) fn parse_versions(bytes: &[u8]) -> Vec<Version> {
+    let mut versions: Vec<Version> = Vec::new();
+    for text in bytes.rsplit(|byte| *byte == b'\n').filter_map(line::open) {
+        let words = text.strip_prefix("version ").and_then(|rest| rest.split_once(' '));
+        let Some((origin, etag)) = words else {
+            continue;
+        };
+        let version = Version { origin: origin.to_owned(), etag: etag.to_owned() };
+        if version.is_plain() && versions.iter().all(|known| known.origin != version.origin) {
+            versions.push(version);
+        }
+        if versions.len() == MAX_VERSIONS {
+            break;
+        }
+    }
+    versions
+}
+
+/// What an account says.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Account {
+    /// Which bytes are there. `None` if no good line says that: the first is written before the
+    /// first byte beyond a gap, so until then there is no gap.
+    pub(crate) ranges: Option<Ranges>,
+    /// The versions that are written down, of each origin the last.
+    pub(crate) versions: Vec<Version>,
+}
+
+/// What the account says; nothing if there is none.
+pub(crate) fn read(dir: &Dir, name: &str) -> Result<Account> {
+    let bytes = read_small(dir, name, MAX_STATE)?.unwrap_or_default();
+    Ok(Account { ranges: parse(&bytes), versions: parse_versions(&bytes) })
 }
 
 /// The last good line of an account.
@@ -75,24 +136,48 @@ mod tests {
     fn the_last_good_line_counts() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open_root(temp.path()).unwrap();
-        assert_eq!(read(&dir, "x").unwrap(), None);
+        assert_eq!(read(&dir, "x").unwrap().ranges, None);
         let mut state = PartState::open(&dir, "x").unwrap();
         let mut ranges = Ranges::prefix(10);
         state.note(&ranges).unwrap();
         ranges.insert(20..30);
         state.note(&ranges).unwrap();
-        assert_eq!(read(&dir, "x").unwrap(), Some(ranges.clone()));
+        assert_eq!(read(&dir, "x").unwrap().ranges, Some(ranges.clone()));
         // A writer that died in the middle of a line.
         std::fs::write(temp.path().join("x"), "bytes 0-10 0\nnonsense\nbytes 0-9").unwrap();
-        assert_eq!(read(&dir, "x").unwrap(), None);
+        assert_eq!(read(&dir, "x").unwrap().ranges, None);
         PartState::open(&dir, "x").unwrap().note(&ranges).unwrap();
-        assert_eq!(read(&dir, "x").unwrap(), Some(ranges));
+        assert_eq!(read(&dir, "x").unwrap().ranges, Some(ranges));
+    }
+
+    #[test]
+    fn versions_are_kept_beside_the_bytes() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open_root(temp.path()).unwrap();
+        let version =
+            |origin: &str, etag: &str| Version { origin: origin.into(), etag: etag.into() };
+        for (origin, etag) in [
+            ("https://a", "\"1\""),
+            ("https://b", "\"2\""),
+            ("https://a", "\"3\""),
+            ("https://c d", "\"4\""),
+            ("https://e", "\"5\nbytes 0-9\""),
+            ("https://f", &"6".repeat(2000)),
+        ] {
+            note_version(&dir, "x", &version(origin, etag)).unwrap();
+        }
+        let known = [version("https://a", "\"3\""), version("https://b", "\"2\"")];
+        assert_eq!(read(&dir, "x").unwrap().versions, known);
+        assert_eq!(read(&dir, "x").unwrap().ranges, None, "they say nothing of the bytes");
+        PartState::open(&dir, "x").unwrap().note(&Ranges::prefix(7)).unwrap();
+        assert_eq!(read(&dir, "x").unwrap().ranges, Some(Ranges::prefix(7)));
+        assert_eq!(read(&dir, "x").unwrap().versions, known);
     }
 
     proptest::proptest! {
         #[test]
         fn parsing_never_panics(bytes: Vec<u8>, text in "bytes [0-9,-]{0,60}") {
-            let _ = parse(&bytes);
+            let _ = (parse(&bytes), parse_versions(&bytes));
             let ranges = parse(line::seal(&text).as_bytes());
             let _ = ranges.map(|ranges| ranges.total());
         }

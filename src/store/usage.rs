@@ -216,16 +216,35 @@ fn add_rest(layout: &Layout, usage: &mut Usage) -> Result<()> {
     each(private, |name, meta| {
         usage.other += match name {
             "parts" => Amount::of(&meta),
+            "outboard" if meta.is_dir => Amount::of(&meta),
             _ => foreign(private, name, &meta, 0)?,
         };
         Ok(())
     })?;
+    add_outboards(layout, usage)?;
     each(parts, |name, meta| {
         match name.ends_with(".part") {
             true => usage.parts += Amount::of(&meta),
             false => usage.other += foreign(parts, name, &meta, 0)?,
         }
         Ok(())
+    })
+}
+
+fn add_outboards(layout: &Layout, usage: &mut Usage) -> Result<()> {
+    let Some(outboard) = layout.private.open_dir("outboard")? else {
+        return Ok(());
+    };
+    each(&outboard, |name, meta| {
+        let (Ok(_), Some(dir)) = (name.parse::<Algorithm>(), outboard.open_dir(name)?) else {
+            usage.other += foreign(&outboard, name, &meta, 0)?;
+            return Ok(());
+        };
+        usage.other += Amount::of(&meta);
+        each(&dir, |_, meta| {
+            usage.derived += Amount::of(&meta);
+            Ok(())
+        })
     })
 }
 

@@ -85,6 +85,16 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Res
     file.read_exact_at(bytes, start)
 }
 
+/// Reads from a place of a file what one call gives; 0 at its end.
+pub(crate) fn read_some_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<usize> {
+    loop {
+        match file.read_at(bytes, start) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// Sets the permission bits of an open file, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)

@@ -96,7 +96,7 @@ fn a_large_blob_comes_out_as_it_went_in() {
 }
 
 #[test]
-fn a_damaged_blob_is_told_at_its_end() {
+fn a_damaged_blob_is_told_and_not_shown() {
     let sandbox = Sandbox::new();
     let digest = sandbox.run_with_input(&["blob", "put", "-"], b"good").out;
     let digest = digest.trim();
@@ -104,7 +104,7 @@ fn a_damaged_blob_is_told_at_its_end() {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, b"evil").unwrap();
     let done = sandbox.run(&["blob", "cat", digest]);
-    assert_eq!((done.code, done.out.as_str()), (Some(7), "evil"), "{done:?}");
+    assert_eq!((done.code, done.out.as_str()), (Some(7), ""), "{done:?}");
     assert!(done.err.contains("does not match its digest"), "{done:?}");
 }
 

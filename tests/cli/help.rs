@@ -28,12 +28,22 @@ fn every_command_explains_itself() {
         (&["lease", "add"], &["<DIGEST>...", "--ttl <DURATION>", "7d"]),
         (&["gc"], &["--dry-run", "--grace <DURATION>", "default: 1h"]),
         (&["df"], &["by kind and by image"]),
-        (&["check"], &["--read-data", "exit code is 3"]),
+        (
+            &["check"],
+            &["--quick", "--read-data", "--subset <PERCENT>", "--since", "exit code is 3"],
+        ),
         (&["init"], &["another tool"]),
     ];
     for (command, lines) in cases {
         let text = sandbox.ok(&[command, &["--help"]].concat());
-        let shared = ["--root <DIR>", "--json", "--quiet", "--verbose", "--progress <HOW>"];
+        let shared = [
+            "--root <DIR>",
+            "--json",
+            "--quiet",
+            "--verbose",
+            "--progress <HOW>",
+            "--group-hashes <on|off>",
+        ];
         for line in lines.iter().chain(&shared) {
             assert!(text.contains(line), "{command:?} lacks {line:?}:\n{text}");
         }
@@ -64,7 +74,7 @@ fn a_wrong_command_line_is_explained_on_the_standard_error() {
     let sandbox = Sandbox::new();
     let digest = layerstore::oci::Algorithm::Sha256.digest(b"x").to_string();
     let tagged = format!("a@{digest}");
-    let cases: [(&[&str], &str); 20] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["frobnicate"], "unrecognized subcommand"),
         (&["inspect"], "<REF>"),
         (&["inspect", "UPPER/case"], "\"UPPER/case\" is not an image name"),
@@ -84,6 +94,8 @@ fn a_wrong_command_line_is_explained_on_the_standard_error() {
         (&["blob", "cat", &digest, "--range", "9-1"], "before it begins"),
         (&["lease", "add", &digest, "--ttl", "30"], "with its units"),
         (&["gc", "--grace", "1y"], "no fixed length"),
+        (&["check", "--subset", "5"], "as in 5%"),
+        (&["check", "--quick", "--read-data"], "cannot be used with"),
         (&["images", "-q", "-v"], "cannot be used with"),
     ];
     for (args, reason) in cases {

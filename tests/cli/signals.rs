@@ -144,8 +144,9 @@ fn a_pull_that_waits_for_another_process() {
         let world = World::new();
         world.registry.fault(Fault::on("GET", world.layer()).times(1).then(Action::Hold(30 << 20)));
         let holder = world.start();
-        until("the holder", || (world.part() > 0).then_some(()));
-        let mut waiter = world.start();
+        assert!(world.registry.wait_held(1));
+        // It may have a second connection to the host, or it would wait for that.
+        let mut waiter = world.start_on(2);
         let mut events = std::io::BufReader::new(waiter.stderr.take().unwrap());
         let waits = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"] == "waiting";
         until("the waiter", || {

@@ -38,6 +38,9 @@ impl Log {
             .with_max_level(tracing::Level::TRACE)
             .with_writer(self.clone())
             .finish();
+        // With one dispatcher alone, another thread that has none may decide for all what is of
+        // interest, and nothing is recorded.
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
         tracing::subscriber::with_default(subscriber, work);
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }

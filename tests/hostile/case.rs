@@ -69,7 +69,20 @@ impl Case {
         Case { by: By::Library, ..self }
     }
 
+    /// Once more where the process had come and gone before anybody looked how large it is, as on
+    /// a machine that has much to do.
     pub(crate) fn run(&self) -> Verdict {
+        let mut verdict = self.run_once();
+        for _ in 0..4 {
+            if verdict.peak > 0 {
+                break;
+            }
+            verdict = self.run_once();
+        }
+        verdict
+    }
+
+    fn run_once(&self) -> Verdict {
         let mut scene = Scene::new();
         (self.play)(&mut scene);
         let before = disk::list(&scene.root());
@@ -157,8 +170,8 @@ fn judge_store(scene: &Scene, before: &disk::Listing, verdict: &mut Verdict) {
     if let Err(error) = gc::collect(&store, &at_once) {
         verdict.faults.push(format!("nothing can be collected any more: {error}"));
     }
-    let collected = disk::without_parts(&disk::list(&scene.root()));
-    if collected != disk::without_parts(before) {
+    let after = disk::collected(&disk::list(&scene.root()));
+    if after != disk::collected(before) {
         verdict.faults.push("a collection does not bring back what was there".to_owned());
     }
 }

@@ -34,8 +34,16 @@ pub(crate) fn list(root: &Path) -> Listing {
     listing
 }
 
+/// What processes agree on about a host: who asks it, and until when nobody may. It is no image's.
+const HOSTS: &str = ".layerstore/hosts";
+/// The most that is kept of one host, in bytes.
+const MAX_HOST: u64 = 256;
+
+/// The hashes of a blob's groups, which come with a whole blob that is large.
+const OUTBOARD: &str = ".layerstore/outboard";
+
 /// What is different and may not be: nothing may have gone or changed, and what is new is a part,
-/// or a whole blob that has the digest it is named by.
+/// a whole blob that has the digest it is named by, the hashes of its groups, or a note about a host.
 pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
     let mut harm = Vec::new();
     for (name, entry) in before {
@@ -52,7 +60,12 @@ pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
         parts += if part { *length } else { 0 };
         let hex = digest.trim_start_matches("sha256:");
         let blob = *name == format!("blobs/sha256/{hex}") && mode & 0o7777 == 0o444;
-        if !part && !blob {
+        let host = name.starts_with(HOSTS) && *length <= MAX_HOST;
+        // A folder, or the hashes of a blob that is there.
+        let outboard = name
+            .strip_prefix(OUTBOARD)
+            .is_some_and(|rest| digest.is_empty() || after.contains_key(&format!("blobs{rest}")));
+        if !part && !blob && !host && !outboard {
             harm.push(format!("{name} is new: {entry:?}"));
         }
     }
@@ -62,10 +75,15 @@ pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
     harm
 }
 
-/// A listing without parts.
-pub(crate) fn without_parts(listing: &Listing) -> Listing {
-    let is_part = |name: &str| name.starts_with(".layerstore/parts/");
-    listing.iter().filter(|(name, _)| !is_part(name)).map(|(n, e)| (n.clone(), e.clone())).collect()
+/// A listing without what a collection leaves: parts, what is known of hosts, and folders of hashes.
+pub(crate) fn collected(listing: &Listing) -> Listing {
+    let folders = [OUTBOARD.to_owned(), format!("{OUTBOARD}/sha256")];
+    let stays = |name: &str| {
+        name.starts_with(".layerstore/parts/")
+            || name.starts_with(HOSTS)
+            || folders.iter().any(|folder| folder == name)
+    };
+    listing.iter().filter(|(name, _)| !stays(name)).map(|(n, e)| (n.clone(), e.clone())).collect()
 }
 
 /// Every byte of every file, as text to look for secrets in.

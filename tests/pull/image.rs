@@ -122,3 +122,34 @@ fn events_tell_the_story() {
     assert_eq!(finished, 3, "config and two layers");
     assert!(matches!(events[0], Event::Resolved { .. }), "{:?}", events[0]);
 }
+
+#[test]
+fn one_blob_with_two_sizes_or_two_natures_is_refused() {
+    let world = World::new();
+    let base = images::synthetic(&[1000, 2000]);
+    let twice = base.edited(|manifest| {
+        let mut again = manifest["layers"][0].clone();
+        again["size"] = serde_json::json!(999);
+        manifest["layers"].as_array_mut().unwrap().push(again);
+    });
+    let nature = base.edited(|manifest| {
+        let config = manifest["config"].clone();
+        manifest["layers"].as_array_mut().unwrap().push(config);
+        manifest["layers"][2]["mediaType"] =
+            serde_json::json!("application/vnd.oci.image.manifest.v1+json");
+    });
+    for (tag, image) in [("sizes", &twice), ("natures", &nature)] {
+        world.registry.push("demo", tag, image);
+        let error = world.pull(&format!("demo:{tag}")).unwrap_err();
+        assert!(matches!(error, Error::InvalidDocument { digest: Some(_), .. }), "{error:?}");
+        assert!(error.to_string().contains("is listed"), "{error}");
+    }
+    assert_eq!(world.store.refs().unwrap().len(), 0);
+    // The same blob twice is none of that.
+    let same = base.edited(|manifest| {
+        let again = manifest["layers"][0].clone();
+        manifest["layers"].as_array_mut().unwrap().push(again);
+    });
+    world.registry.push("demo", "same", &same);
+    world.pull("demo:same").unwrap();
+}

@@ -6,9 +6,11 @@ mod support;
 
 mod artifacts;
 mod cancelled;
+mod connections;
 mod data;
 mod faults;
 mod foreign;
+mod heal;
 mod image;
 mod parallel;
 mod platforms;
@@ -16,6 +18,7 @@ mod policy;
 mod referrers;
 mod resume;
 mod together;
+mod versions;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

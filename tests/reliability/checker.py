@@ -16,6 +16,7 @@ moment, also after a kill or a power cut and before anything was repaired:
 import argparse
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -23,17 +24,16 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import layout  # noqa: E402
-import ledger as ledgers  # noqa: E402
-from layout import Damage  # noqa: E402
+import layout
+import ledger as ledgers
+from layout import Damage
 
 # What may lie in each folder of a store, beside blobs, leases, parts and trash.
 KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
-        "version", "locks", "leases", "parts", "trash", "quarantine", "reserve",
+        "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
+        "outboard", "suspect",
     },
     ".layerstore/locks": set(layout.LOCKS),
     ".layerstore/quarantine": set(),
@@ -129,6 +129,9 @@ class _Look:
             is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")
             self.name(".layerstore/leases", name, is_lease, temporary=True, modes=(0o600,))
             self.report.leases += is_lease
+        for name in layout.listing(self.at(".layerstore/hosts")):
+            is_host = re.fullmatch(r"[0-9a-f]{32}\.([0-9]{1,6}|queue|closed)", name) is not None
+            self.name(".layerstore/hosts", name, is_host, temporary=True, modes=(0o600,))
 
     def name(self, folder, name, is_known, temporary=False, modes=None):
         path = os.path.join(folder, name)
@@ -240,7 +243,7 @@ class _Look:
 
     def locks(self):
         held = layout.locks()
-        for folder in ("locks", "leases", "parts"):
+        for folder in ("locks", "leases", "parts", "hosts"):
             for name in layout.listing(self.at(f".layerstore/{folder}")):
                 path = f".layerstore/{folder}/{name}"
                 pid = layout.lock_holder(self.at(path), held)

@@ -12,12 +12,10 @@ import tempfile
 import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import checker  # noqa: E402
-import layout  # noqa: E402
-import ledger as ledgers  # noqa: E402
-import samples  # noqa: E402
+import checker
+import layout
+import ledger as ledgers
+import samples
 
 APP, MULTI, OTHER = "registry.test/app:v1", "registry.test/multi:v1", "registry.test/other:v1"
 LEASE, OLD_LEASE = "0" * 31 + "1", "0" * 31 + "2"
@@ -150,7 +148,7 @@ class Files(Case):
             "x", "blobs/x", "blobs/sha256/x", "blobs/sha256/" + "A" * 64, ".layerstore/x",
             ".layerstore/locks/x", ".layerstore/leases/x", ".layerstore/parts/x",
             ".layerstore/locks/.new-x", f".layerstore/parts/sha256-{'0' * 63}.part",
-            ".layerstore/quarantine/x",
+            ".layerstore/quarantine/x", ".layerstore/hosts/x",
         ):  # fmt: skip
             with open(self.at(path), "wb"):
                 pass

@@ -59,7 +59,7 @@ EXITS = {0, 1, 3, 6, 7, 8, 10, 11}
 ASK_FOR_SPACE = {"create", "write", "pwrite64", "fallocate", "mkdirat", "linkat", "renameat"}
 NO_SPACE = 8
 # What is synced by more processes than the one that made it.
-FOLDERS = ("locks", "leases", "parts", "trash", "quarantine")
+FOLDERS = ("locks", "leases", "parts", "trash", "quarantine", "hosts")
 LASTING = ("", "index.json", "blobs", "blobs/sha256", ".layerstore")
 LASTING += tuple(f".layerstore/{it}" for it in FOLDERS)
 

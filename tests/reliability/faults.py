@@ -161,7 +161,7 @@ def power():
     for site in in_source():
         function.setdefault(function_of(site), []).append(site)
     (bytes_of_part,) = function["store/part::commit_unsynced"]
-    (bytes_of_put,) = function["store/ingest::place_aside"]
+    (bytes_of_put,) = function["store/ingest::finish"]
     bytes_of_index, name_of_index = function["store/refs::update"]
     return (
         (bytes_of_part, "replay", "ext4"),
@@ -186,7 +186,7 @@ def caught_by_cuts(site, what, fs, states):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--states", type=int, default=40, help="power cuts, of those that they find")
+    parser.add_argument("--states", type=int, default=20, help="power cuts, of those that they find")
     given = parser.parse_args()
     reason = disks.why_not()
     if reason:

@@ -97,7 +97,7 @@ def fill(there, disk, it, left):
     there.renew(it)
     before = kept(there)
     disk.fill(left)
-    done, _ = there.operate(it)
+    done = there.start(it)
     text = done.stderr.decode("utf-8", "replace")
     problems = [f"at once: {text}" for text in there.check()]
     if done.returncode not in (0, NO_SPACE):

@@ -78,7 +78,7 @@ _world = None
 
 
 def _start(given):
-    global _world  # noqa: PLW0603 # each worker process has one
+    global _world
     # Ended early, it removes its folders.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _world = world.World(given.store, given.stores, given.books)

@@ -13,12 +13,10 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import errors  # noqa: E402
-import harness  # noqa: E402
-import step  # noqa: E402
-import world  # noqa: E402
+import errors
+import harness
+import step
+import world
 
 # Runs the real command, between what is planted.
 WRAPPER = """#!{python}
@@ -113,7 +111,7 @@ class Planted(unittest.TestCase):
                 Planted.planted += 1
                 # What is thrown away before the first pull is not that pull's to fetch again.
                 if name != "resumed pull":
-                    there.operate(it)
+                    there.start(it)
                 problems = there.aftermath(it)
                 self.assertTrue(any(reported in text for text in problems), problems)
                 Planted.caught += 1
@@ -122,7 +120,7 @@ class Planted(unittest.TestCase):
         there = self.world(self.store)
         for it in there.scenarios.values():
             there.renew(it)
-            there.operate(it)
+            there.start(it)
             self.assertEqual(there.aftermath(it), [], it.name)
 
     def disturbed(self, code, *how):

@@ -78,7 +78,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     PIECE = 16 * 1024
     registry = None
 
-    def log_message(self, format, *args):  # noqa: A002 # the name is the standard library's
+    def log_message(self, format, *args):
         """Says nothing."""
 
     def do_GET(self):

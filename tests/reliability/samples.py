@@ -121,7 +121,7 @@ def make_store(root):
     """An empty store, as docs/format.md has it."""
     for folder in ("", "blobs", "blobs/sha256", ".layerstore"):
         os.mkdir(os.path.join(root, folder), 0o700)
-    for folder in ("locks", "leases", "parts", "trash", "quarantine"):
+    for folder in ("locks", "leases", "parts", "trash", "quarantine", "hosts"):
         os.mkdir(os.path.join(root, ".layerstore", folder), 0o700)
     for lock in ("gc", "turn", "gate", "index"):
         write(os.path.join(root, ".layerstore/locks", lock), b"", 0o600)

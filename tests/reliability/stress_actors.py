@@ -23,6 +23,7 @@ class Run:
         self.registry = None
         self.ledger = ledger
         self.workers = []
+        self.quiet = False
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.lost = []
@@ -43,7 +44,7 @@ class Run:
         """Something was lost, or did not hold."""
         with self.lock:
             self.lost.append(what)
-            if len(self.lost) <= 20:
+            if len(self.lost) <= 20 and not self.quiet:
                 print(f"stress: LOST: {what}", flush=True)
 
     def start(self, *arguments, **more):
@@ -128,15 +129,16 @@ class Worker(threading.Thread):
             self.remove()
 
     def ends(self, process, what, pull=None):
-        """Lets a process run, or stops it for a while, or kills it. `None` if it was killed."""
+        """Lets a process run, or stops it for a while, or kills it. `None` if it was killed, or
+        failed."""
         chance = self.random.random()
         if chance < 0.24:
-            if pull is None or self.random.random() < 0.5:
-                time.sleep(self.random.uniform(0, 1.3 * self.typical))
-            else:
+            if pull is not None and chance < 0.10:
                 wait_for_bytes(process, pull, self.random.randrange(1, 1 << 20))
+            else:
+                time.sleep(self.random.uniform(0, 1.3 * self.typical))
             if chance < 0.15:
-                killed = self.kill(process, pull, exact=chance < 0.09)
+                killed = self.kill(process, pull, exact=chance < 0.10)
                 if killed:
                     return None
             elif process.poll() is None:
@@ -144,6 +146,7 @@ class Worker(threading.Thread):
         out, err, code = self.shared.finish(process, what)
         if code != 0:
             self.shared.report(f"{what}: exit code {code}: {err[-500:]}")
+            return None
         return out
 
     def kill(self, process, pull, exact):

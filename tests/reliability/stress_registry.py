@@ -58,7 +58,8 @@ class Registry:
         self.tags = {}  # (repository, tag) -> Image
         self.floor = {}  # digest -> how much of it its part is known to have
         self.counts = dict.fromkeys(
-            ["requests", "sent", "resumed", "beside an overtaken holder", "sent to the killed"], 0)
+            ["requests for blobs", "bytes of blobs sent", "requests that resume",
+             "requests beside an overtaken holder", "bytes sent to the killed"], 0)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -79,7 +80,7 @@ class Registry:
                     have = os.stat(self.part_of(digest)).st_size
                 except FileNotFoundError:
                     continue
-                self.counts["sent to the killed"] += max(0, asked["from"] + asked["sent"] - have)
+                self.counts["bytes sent to the killed"] += max(0, asked["from"] + asked["sent"] - have)
                 if exact and have < len(self.content.blobs[digest]):
                     self.floor[digest] = have
 
@@ -163,7 +164,7 @@ class Registry:
             late = pull.is_out() or any(other.is_out() for other in others)
             wrong = None
             if late:
-                self.counts["beside an overtaken holder"] += 1
+                self.counts["requests beside an overtaken holder"] += 1
             elif stored:
                 wrong = "is in the store"
             elif others:
@@ -172,8 +173,8 @@ class Registry:
                 wrong = f"is asked for from byte {start}, and its part has {part}"
             elif not again and start < floor:
                 wrong = f"is asked for from byte {start}, and a killed process had left {floor}"
-            self.counts["requests"] += 1
-            self.counts["resumed"] += start > 0
+            self.counts["requests for blobs"] += 1
+            self.counts["requests that resume"] += start > 0
             pull.asked.setdefault(digest, {"from": start, "sent": 0})
         if wrong and not pull.killed and not pull.elsewhere:
             self.report(f"travels twice: worker {pull.worker}: {digest} {wrong}")
@@ -189,7 +190,7 @@ class Registry:
             connection.sendall(piece)
             note["sent"] += len(piece)
             with self.lock:
-                self.counts["sent"] += len(piece)
+                self.counts["bytes of blobs sent"] += len(piece)
             if slow:
                 time.sleep(pause)
 

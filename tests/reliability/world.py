@@ -193,6 +193,8 @@ class World:
         if it.exists:
             shutil.copytree(self.template(it), self.root)
         shutil.copyfile(f"{self.books}/of {it.name}", self.book)
+        if os.path.exists(self.log):
+            os.unlink(self.log)
 
     # --- Running ---
 
@@ -213,9 +215,13 @@ class World:
         )
 
     def operate(self, it, call=None, at=None, action=None, then=None):
-        """Runs a scenario's command, disturbed if so asked, and keeps the ledger. Returns how it
-        ended and what `step` recorded."""
-        prefix = step.command(self.root, self.log, call, at, action, then)
+        """Runs a scenario's command under `step`, disturbed if so asked. Returns how it ended and
+        what `step` recorded."""
+        done = self.start(it, step.command(self.root, self.log, call, at, action, then))
+        return done, step.read(self.log)
+
+    def start(self, it, prefix=()):
+        """Runs a scenario's command, and keeps the ledger."""
         with ledgers.Ledger(self.book, sync=False) as book:
             what = {key: self.expand_value(value) for key, value in it.what.items()}
             name = book.begin(it.op, **what)
@@ -229,7 +235,7 @@ class World:
                 book.killed(name)
             else:
                 book.failed(name, code=done.returncode)
-        return done, step.read(self.log)
+        return done
 
     def expand_value(self, value):
         return self.expand(value) if isinstance(value, str) else value
@@ -261,7 +267,7 @@ class World:
     def repeat(self, it):
         if it.op == "pull":
             return self.pull(it.arguments[-1][1:-1], it.what["wanted"])
-        done, _ = self.operate(it)
+        done = self.start(it)
         if done.returncode not in it.again:
             return [f"again: {it.name} ended with {said(done)}"]
         return []
@@ -310,7 +316,8 @@ class World:
         if os.path.exists(self.root):
             shutil.copytree(self.root, os.path.join(target, "store"), symlinks=True)
         for path in (self.book, self.log):
-            shutil.copy(path, target)
+            if os.path.exists(path):
+                shutil.copy(path, target)
         with open(os.path.join(target, "problems"), "w", encoding="utf-8") as file:
             file.write(text)
         return target

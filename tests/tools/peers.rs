@@ -68,6 +68,11 @@ impl Registry {
         Self::start_with(folder, &["--htpasswd", htpasswd.to_str().expect("a path of a test")])
     }
 
+    /// Starts one that serves what lies in `data`, at most `rate` bytes a second on a connection.
+    pub(crate) fn start_over(folder: &Path, data: &Path, rate: &str) -> Self {
+        Self::start_on(folder, data, &["--nginx", "--rate", rate])
+    }
+
     fn start_with(folder: &Path, options: &[&str]) -> Self {
         Self::start_on(folder, &data(), &[&["--nginx"], options].concat())
     }

@@ -65,7 +65,12 @@ impl Store {
 
     /// Starts a pull; its report goes to a pipe, its messages too.
     pub(crate) fn start_pull(&self, reference: &str) -> Child {
-        self.command(&["--json", "pull", "--plain-http", reference])
+        self.start_pull_with(reference, &[])
+    }
+
+    /// Starts one with options.
+    pub(crate) fn start_pull_with(&self, reference: &str, options: &[&str]) -> Child {
+        self.command(&[&["--json", "pull", "--plain-http", reference], options].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -120,7 +125,7 @@ impl Store {
             let stem = name.strip_suffix(".part")?;
             let digest = format!("sha256:{}", stem.strip_prefix("sha256-")?);
             let account = fs::read_to_string(folder.join(format!("{stem}.state")));
-            Some((digest, account.map_or(length, |account| accounted(&account))))
+            Some((digest, account.ok().and_then(|account| accounted(&account)).unwrap_or(length)))
         };
         files(&folder).into_iter().filter_map(there).collect()
     }
@@ -277,15 +282,15 @@ impl Random {
     }
 }
 
-/// How many bytes the last whole line of an account of a part says are there.
-fn accounted(account: &str) -> u64 {
+/// How many bytes the last whole line about them says are there, in the account of a part.
+fn accounted(account: &str) -> Option<u64> {
     let whole = account.rfind('\n').map_or("", |end| &account[..end]);
-    let line = whole.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
+    let line = whole.lines().rfind(|line| line.starts_with("bytes "))?;
     let ranges = line.split(' ').nth(1).unwrap_or_default();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let length = |range: &str| {
         let (start, end) = range.split_once('-').expect("a range");
         number(end) - number(start)
     };
-    ranges.split(',').filter(|range| !range.is_empty()).map(length).sum()
+    Some(ranges.split(',').filter(|range| !range.is_empty()).map(length).sum())
 }

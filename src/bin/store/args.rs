@@ -1,5 +1,7 @@
 //! The command line: every command, option and help text.
 
+mod check;
+mod global;
 mod login;
 
 use std::num::NonZeroUsize;
@@ -7,10 +9,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
+pub(crate) use check::Check;
+pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
 use crate::values::{self, ByteRange};
@@ -45,50 +49,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options that stand before or after the command.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Options of every command")]
-pub(crate) struct Global {
-    /// The store's directory [default: /var/lib/layerstore for root, for others
-    /// $XDG_DATA_HOME/layerstore or ~/.local/share/layerstore]
-    #[arg(long, value_name = "DIR", env = "STORE_ROOT", hide_env_values = true, global = true)]
-    pub(crate) root: Option<PathBuf>,
-
-    /// Use a store that a group, or everybody, may write to: all of them are trusted
-    #[arg(long, global = true)]
-    pub(crate) shared: bool,
-
-    /// Print the result as JSON: sizes in bytes, times in seconds of Unix time
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Print nothing but results and errors
-    #[arg(long, short, global = true, conflicts_with = "verbose")]
-    pub(crate) quiet: bool,
-
-    /// Say more of what is done (-v), and why (-vv, -vvv)
-    #[arg(long, short, global = true, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
-
-    /// How to show progress, on the standard error
-    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) progress: Progress,
-}
-
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Progress {
-    /// Bars on a terminal, else plain; with -q none
-    #[default]
-    Auto,
-    /// A line for each blob
-    Plain,
-    /// Not at all
-    None,
-    /// A JSON object a line
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -198,13 +158,12 @@ Examples:
 
     /// Look for damage
     ///
-    /// Without --read-data: whether everything that makes a store is there, and every blob that the
-    /// images need, with its size. Nothing is changed. Damage is listed, and the exit code is 3.
-    Check {
-        /// Read every byte of every blob, and compare it with its digest
-        #[arg(long)]
-        read_data: bool,
-    },
+    /// Whether everything that makes a store is there, and every blob that the images need, with its
+    /// size; and whether the blobs are still what was stored, by the hashes of their 16 KiB groups.
+    /// Runs beside pulls and collections, and changes nothing. Damage is listed, and the exit code
+    /// is 3.
+    #[command(after_help = check::CHECK_HELP)]
+    Check(Check),
 
     /// Make a store, or complete one whose making was interrupted
     ///
@@ -360,9 +319,9 @@ pub(crate) enum BlobCommand {
 
     /// Write a blob to the standard output
     ///
-    /// A whole blob is checked against its digest while it is written: after a mismatch the exit
-    /// code is 7, and what was written is not to be trusted. A part of a blob cannot be checked. On
-    /// a terminal, what would act upon it is shown escaped.
+    /// Bytes that the disk has changed are not written, and the exit code is 7. A whole blob is
+    /// checked against its digest too: if that fails at its end, the exit code is 7, and what was
+    /// written is not to be trusted. On a terminal, what would act upon it is shown escaped.
     #[command(after_help = "\
 Examples:
   store blob cat sha256:… | tar -tz           the files of a layer

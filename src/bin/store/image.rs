@@ -220,10 +220,10 @@ fn read_small(store: &BlobStore, descriptor: &Descriptor) -> Result<Vec<u8>> {
         return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
     }
     let mut bytes = Vec::new();
-    blob.take(*size).read_to_end(&mut bytes).map_err(|source| Error::Io {
-        action: "read",
-        path: digest.to_string().into(),
-        source,
+    let read = blob.take(*size).read_to_end(&mut bytes);
+    read.map_err(|error| match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(source) => Error::Io { action: "read", path: digest.to_string().into(), source },
     })?;
     let actual = digest.algorithm().digest(&bytes);
     if actual != *digest {

@@ -1,5 +1,6 @@
 //! Values on the command line that are no type of the library.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,6 +67,24 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         Some(bytes) => Ok(bytes),
         None => Err("the size is too large".to_owned()),
     }
+}
+
+/// As [`size`], in a second.
+pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
+    size(text).and_then(|bytes| NonZeroU64::new(bytes).ok_or_else(|| "it is nothing".to_owned()))
+}
+
+/// A share of a whole, in hundredths of a percent: `5%`, `0.25%`, no more than `100%`.
+pub(crate) fn hundredths(text: &str) -> Result<u32, String> {
+    let wrong = || "a share is written as in 5% or 0.25%, and is no more than 100%".to_owned();
+    let number = text.strip_suffix('%').ok_or_else(wrong)?;
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) || whole.len() > 3 || part.len() > 2 {
+        return Err(wrong());
+    }
+    let share: u32 = format!("{whole}{part:0<2}").parse().map_err(|_| wrong())?;
+    (1..=10_000).contains(&share).then_some(share).ok_or_else(wrong)
 }
 
 /// Which bytes of a blob: as in the `Range` header of HTTP (RFC 9110, section 14.1.2).
@@ -148,6 +167,17 @@ mod tests {
         }
         for text in ["", "k", "0", "-1", "1.5M", "1 M", "1MB", "1x", "99999999999T", "iB", "1iB"] {
             assert!(size(text).is_err(), "{text:?}: {:?}", size(text));
+        }
+    }
+
+    #[test]
+    fn shares_are_percent() {
+        let cases = [("5%", 500), ("0.25%", 25), ("100%", 10_000), ("0.5%", 50), ("99.99%", 9_999)];
+        for (text, share) in cases {
+            assert_eq!(hundredths(text), Ok(share), "{text}");
+        }
+        for text in ["", "%", "5", "0%", "100.01%", "101%", "-1%", ".5%", "5.%", "1.234%", "1e1%"] {
+            assert!(hundredths(text).is_err(), "{text:?}: {:?}", hundredths(text));
         }
     }
 

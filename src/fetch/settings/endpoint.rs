@@ -21,6 +21,8 @@ pub(in crate::fetch) struct Endpoint {
     pub(in crate::fetch) headers: HeaderMap,
     /// The registry whose images a server that mirrors several is asked for.
     namespace: Option<String>,
+    /// Whether there is another server to ask in its place.
+    pub(in crate::fetch) has_stand_in: bool,
 }
 
 /// A place in the order of asking.
@@ -46,7 +48,7 @@ impl Endpoint {
     pub(super) fn new(base: Url, image: Reference, tls: Tls) -> Result<Endpoint> {
         let origin = Origin::of(&base).ok_or_else(|| unusable(&image))?;
         let (tls, headers) = (Arc::new(tls), HeaderMap::new());
-        Ok(Endpoint { base, origin, image, tls, headers, namespace: None })
+        Ok(Endpoint { base, origin, image, tls, headers, namespace: None, has_stand_in: false })
     }
 
     pub(super) fn of_registry(scheme: Scheme, image: &Reference, tls: Tls) -> Result<Endpoint> {

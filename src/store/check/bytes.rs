@@ -1,21 +1,25 @@
-use std::collections::HashSet;
-use std::io::Read;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::select::{Selection, select};
 use super::structure::finding;
-use super::{CheckProgress, CheckReport, DamageKind, Finding, Findings};
+use super::{CheckOptions, CheckProgress, CheckReport, DamageKind, Finding, Findings};
 use crate::error::{IoContext, Result};
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
+use crate::store::groups::{self, GROUP, RECORD};
 use crate::store::layout::Layout;
-use crate::sys::Meta;
+use crate::store::outboard::{BlobHasher, Outboard};
+use crate::sys;
 
 /// Blobs are read and hashed in pieces of this size. Reading is as fast as mapping them is, and a
 /// file that shrinks or a disk that fails gives an error where a map would kill the process.
 const PIECE: usize = 1024 * 1024;
+/// How many groups a piece has.
+const PIECE_GROUPS: usize = PIECE / GROUP;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 /// How often a blob is read again because another file took its place meanwhile.
@@ -27,29 +31,32 @@ struct Count {
     bytes: AtomicU64,
 }
 
-/// Reads every blob, on several threads, and compares it with its digest.
-pub(super) fn read_all(
+/// Reads blobs, on several threads, and compares them with what is known of them.
+pub(super) fn read(
     layout: &Layout,
-    threads: Option<NonZeroUsize>,
+    options: &CheckOptions,
     large: Vec<Digest>,
     report: &mut CheckReport,
     findings: &mut Findings,
     mut progress: impl FnMut(CheckProgress),
 ) -> Result<()> {
-    let threads = threads.or_else(|| std::thread::available_parallelism().ok());
-    let source = Mutex::new(digests(layout, large)?);
+    let threads = options.threads.or_else(|| std::thread::available_parallelism().ok());
+    let selection = select(layout, options, large, (report.blobs, report.blob_bytes))?;
+    let Selection { digests, blobs: total_blobs, bytes: total_bytes } = selection;
+    let source = Mutex::new(digests);
     let count = Count::default();
+    let reader = Reader { layout, options, count: &count, started: Instant::now() };
     let (sender, receiver) = mpsc::channel();
     let now = |count: &Count| CheckProgress {
         blobs: count.blobs.load(Ordering::Relaxed),
-        total_blobs: report.blobs,
+        total_blobs,
         bytes: count.bytes.load(Ordering::Relaxed),
-        total_bytes: report.blob_bytes,
+        total_bytes,
     };
     let read = std::thread::scope(|scope| {
         for _ in 0..threads.map_or(1, NonZeroUsize::get) {
             let sender = sender.clone();
-            scope.spawn(|| work(layout, &source, &count, sender));
+            scope.spawn(|| reader.work(&source, sender));
         }
         drop(sender);
         loop {
@@ -66,74 +73,6 @@ pub(super) fn read_all(
     read
 }
 
-/// The large blobs, then all others as the directories list them: only the large ones are held in
-/// memory.
-fn digests(
-    layout: &Layout,
-    large: Vec<Digest>,
-) -> Result<impl Iterator<Item = Result<Digest>> + Send + use<>> {
-    let first: HashSet<Digest> = large.iter().copied().collect();
-    let mut listings = Vec::new();
-    for algorithm in Algorithm::ALL {
-        if let Ok(Some(dir)) = layout.algorithm(algorithm) {
-            listings.push((algorithm, dir.names()?));
-        }
-    }
-    let rest = listings.into_iter().flat_map(|(algorithm, names)| {
-        names.filter_map(move |name| match name {
-            Ok(name) => Digest::from_hex(algorithm, &name).ok().map(Ok),
-            Err(error) => Some(Err(error)),
-        })
-    });
-    let rest =
-        rest.filter(move |digest| !digest.as_ref().is_ok_and(|digest| first.contains(digest)));
-    Ok(large.into_iter().map(Ok).chain(rest))
-}
-
-fn work(
-    layout: &Layout,
-    source: &Mutex<impl Iterator<Item = Result<Digest>>>,
-    count: &Count,
-    sender: Sender<Result<Finding>>,
-) {
-    let mut buffer = vec![0; PIECE];
-    loop {
-        // A thread that panicked with the lock held did so in the listing, which ends it.
-        let next = source.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let found = match next {
-            None => return,
-            Some(Err(error)) => Some(Err(error)),
-            Some(Ok(digest)) => read(layout, digest, &mut buffer, count).map(Ok),
-        };
-        // Nobody listens any more once an error was sent.
-        if let Some(found) = found
-            && sender.send(found).is_err()
-        {
-            return;
-        }
-    }
-}
-
-fn read(layout: &Layout, digest: Digest, buffer: &mut [u8], count: &Count) -> Option<Finding> {
-    for _ in 0..ATTEMPTS {
-        match read_once(layout, digest, buffer, count) {
-            // Collected since it was listed. If a ref needs it, the refs will tell.
-            Ok(Outcome::Gone) => return None,
-            Ok(Outcome::Sound) => {
-                count.blobs.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-            Ok(Outcome::Damaged(found)) => {
-                count.blobs.fetch_add(1, Ordering::Relaxed);
-                return Some(found);
-            }
-            Ok(Outcome::Replaced) => {}
-            Err(error) => return Some(finding(digest, &error)),
-        }
-    }
-    None
-}
-
 enum Outcome {
     Gone,
     Sound,
@@ -142,32 +81,153 @@ enum Outcome {
     Replaced,
 }
 
-fn read_once(layout: &Layout, digest: Digest, buffer: &mut [u8], count: &Count) -> Result<Outcome> {
-    let Some((mut file, Meta { id: own, .. })) = layout.open_blob(&digest)? else {
-        return Ok(Outcome::Gone);
-    };
-    let origin = digest.to_string();
-    let mut hasher = digest.algorithm().hasher();
-    loop {
-        match file.read(buffer) {
-            Ok(0) => break,
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                count.bytes.fetch_add(read as u64, Ordering::Relaxed);
+struct Reader<'a> {
+    layout: &'a Layout,
+    options: &'a CheckOptions,
+    count: &'a Count,
+    started: Instant,
+}
+
+impl Reader<'_> {
+    fn work(
+        &self,
+        source: &Mutex<impl Iterator<Item = Result<Digest>>>,
+        sender: Sender<Result<Finding>>,
+    ) {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            // A thread that panicked with the lock held did so in the listing, which ends it.
+            let next = source.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let found = match next {
+                None => return,
+                Some(Err(error)) => Some(Err(error)),
+                Some(Ok(digest)) => self.read(digest, &mut buffer).map(Ok),
+            };
+            // Nobody listens any more once an error was sent.
+            if let Some(found) = found
+                && sender.send(found).is_err()
+            {
+                return;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context("read", &origin),
         }
     }
-    let actual = hasher.finish();
-    if actual == digest {
-        return Ok(Outcome::Sound);
+
+    fn read(&self, digest: Digest, buffer: &mut [u8]) -> Option<Finding> {
+        for _ in 0..ATTEMPTS {
+            let found = match self.read_once(digest, buffer) {
+                // Collected since it was listed. If a ref needs it, the refs will tell.
+                Ok(Outcome::Gone) => return None,
+                Ok(Outcome::Replaced) => continue,
+                Ok(Outcome::Sound) => None,
+                Ok(Outcome::Damaged(found)) => Some(found),
+                Err(error) => return Some(finding(digest, &error)),
+            };
+            self.count.blobs.fetch_add(1, Ordering::Relaxed);
+            return found;
+        }
+        None
     }
-    if layout.blob_meta(&digest)?.is_none_or(|meta| meta.id != own) {
-        return Ok(Outcome::Replaced);
+
+    fn read_once(&self, digest: Digest, buffer: &mut [u8]) -> Result<Outcome> {
+        let Some((file, own)) = self.layout.open_blob(&digest)? else {
+            return Ok(Outcome::Gone);
+        };
+        let mut bad = None;
+        let outboards = &self.layout.outboards;
+        if !self.options.read_data
+            && outboards.are_on()
+            && let Some(outboard) = outboards.open(&digest, own.len)?
+        {
+            bad = self.first_bad_group(&file, &digest, &outboard, buffer)?;
+            if bad.is_none() {
+                outboards.set_checked(&digest);
+                self.layout.suspects.clear(&digest)?;
+                return Ok(Outcome::Sound);
+            }
+            // Only the digest condemns a blob: the hashes may be what is wrong.
+        }
+        let actual = self.hash(&file, &digest, buffer)?;
+        if actual == digest {
+            self.layout.suspects.clear(&digest)?;
+            return Ok(Outcome::Sound);
+        }
+        if self.layout.blob_meta(&digest)?.is_none_or(|meta| meta.id != own.id) {
+            return Ok(Outcome::Replaced);
+        }
+        self.layout.suspects.mark(&digest, &file);
+        let place = bad.map(|group| format!(" from byte {} on", group * GROUP as u64));
+        let message = format!(
+            "the bytes of {digest} are those of {actual}{}; a pull of an image that has \
+             it brings it anew",
+            place.map(|place| format!(", and wrong{place}")).unwrap_or_default()
+        );
+        Ok(Outcome::Damaged(Finding { kind: DamageKind::WrongDigest, digest, message }))
     }
-    let message = format!(
-        "the bytes of {digest} are those of {actual}; remove the file, and pull the image again"
-    );
-    Ok(Outcome::Damaged(Finding { kind: DamageKind::WrongDigest, digest, message }))
+
+    /// The first group that is not what its hashes say.
+    fn first_bad_group(
+        &self,
+        file: &File,
+        digest: &Digest,
+        outboard: &Outboard,
+        buffer: &mut [u8],
+    ) -> Result<Option<u64>> {
+        let mut records = [[0; RECORD]; PIECE_GROUPS];
+        let mut first = 0;
+        loop {
+            let len = self.fill(file, digest, buffer, first * GROUP as u64)?;
+            let groups = buffer[..len].chunks(GROUP);
+            let records = &mut records[..groups.len()];
+            // What cannot be read says as little as what is wrong.
+            if outboard.read(first, records).is_err() {
+                return Ok(Some(first));
+            }
+            for ((n, group), record) in (first..).zip(groups).zip(&*records) {
+                if groups::record(group, n) != *record {
+                    return Ok(Some(n));
+                }
+            }
+            if len < PIECE {
+                return Ok(None);
+            }
+            first += PIECE_GROUPS as u64;
+        }
+    }
+
+    /// The digest of the whole. Where it is the right one, the hashes of the groups are kept.
+    fn hash(&self, file: &File, digest: &Digest, buffer: &mut [u8]) -> Result<Digest> {
+        let mut hasher = BlobHasher::new(digest.algorithm(), &self.layout.outboards);
+        let mut at = 0;
+        loop {
+            let len = self.fill(file, digest, buffer, at)?;
+            hasher.update(&buffer[..len]);
+            at += len as u64;
+            if len < buffer.len() {
+                break;
+            }
+        }
+        let actual = hasher.digest();
+        if actual == *digest {
+            hasher.keep(digest);
+        }
+        Ok(actual)
+    }
+
+    /// Fills the buffer, but at the end of the file; no faster than is allowed.
+    fn fill(&self, file: &File, digest: &Digest, buffer: &mut [u8], at: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = sys::read_some_at(file, &mut buffer[filled..], at + filled as u64);
+            match read.context("read", digest.to_string())? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        let bytes = self.count.bytes.fetch_add(filled as u64, Ordering::Relaxed) + filled as u64;
+        if let Some(rate) = self.options.limit_rate {
+            let due = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+            std::thread::sleep(due.saturating_sub(self.started.elapsed()));
+        }
+        Ok(filled)
+    }
 }

@@ -2,7 +2,8 @@ use super::{CheckReport, DamageKind, Finding, Findings, blob_path, kind_of};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
-use crate::store::{leases, part_names};
+use crate::store::part_names::{self, PartNames};
+use crate::store::{collector, hosts, leases};
 use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -11,8 +12,10 @@ const LARGE: u64 = 64 * 1024 * 1024;
 
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
-const PRIVATE: (&[&str], &[&str]) =
-    (&["version", "reserve"], &["locks", "leases", "parts", "trash", "quarantine"]);
+const PRIVATE: (&[&str], &[&str]) = (
+    &["version", "reserve"],
+    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "hosts"],
+);
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
 pub(super) fn look(
@@ -27,6 +30,7 @@ pub(super) fn look(
     look.locks()?;
     look.leases()?;
     look.parts()?;
+    look.hosts()?;
     look.blobs()?;
     for name in layout.quarantine.names()? {
         name?;
@@ -133,8 +137,44 @@ impl Look<'_> {
             if part_names::digest_of(&name).is_none() {
                 self.unknown(".layerstore/parts/", &name);
             } else if let Some(meta) = self.layout.parts.meta(&name)? {
-                self.report.parts += u64::from(name.ends_with(".part"));
+                if name.ends_with(".part") {
+                    self.report.parts += 1;
+                    self.lost_part(&name, &meta)?;
+                }
                 self.file(&format!(".layerstore/parts/{name}"), &meta);
+            }
+        }
+        Ok(())
+    }
+
+    /// The lock is held for no longer than it takes to get it; who tries it meanwhile tries again.
+    fn lost_part(&mut self, name: &str, meta: &Meta) -> Result<()> {
+        let Some(digest) = part_names::digest_of(name) else {
+            return Ok(());
+        };
+        let lock = self.layout.parts.meta(&PartNames::of(&digest).lock)?;
+        let is_held = lock.is_some_and(|lock| lock.is_file)
+            && collector::lock_idle_part(self.layout, &digest, false)?.is_none();
+        if !is_held {
+            self.report.lost_parts += 1;
+            self.report.lost_part_bytes += meta.disk;
+        }
+        Ok(())
+    }
+
+    fn hosts(&mut self) -> Result<()> {
+        // The first stores have no such folder until somebody pulls.
+        let Some(dir) = self.layout.private.open_dir("hosts").ok().flatten() else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            match dir.meta(&name)? {
+                Some(meta) if hosts::is_name(&name) => {
+                    self.file(&format!(".layerstore/hosts/{name}"), &meta);
+                }
+                Some(_) => self.unknown(".layerstore/hosts/", &name),
+                None => {}
             }
         }
         Ok(())

@@ -164,6 +164,10 @@ fn copy(
 }
 
 fn unreadable(digest: &Digest, source: io::Error) -> Failure {
+    let source = match source.downcast::<Error>() {
+        Ok(own) => return own.into(),
+        Err(source) => source,
+    };
     Failure::Input { path: format!("the blob {digest}"), source }
 }
 

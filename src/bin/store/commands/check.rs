@@ -3,19 +3,16 @@
 use layerstore::{BlobStore, CheckOptions, CheckReport, Damage};
 
 use super::Outcome;
-use crate::args::Progress;
+use crate::args::{Check, Progress};
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Output, Report};
 use crate::progress::CheckProgress;
 
-pub(super) fn run(
-    store: &BlobStore,
-    read_data: bool,
-    progress: Progress,
-    out: &mut Output,
-) -> Outcome {
-    let options = CheckOptions { read_data, ..CheckOptions::default() };
+pub(super) fn run(store: &BlobStore, args: Check, progress: Progress, out: &mut Output) -> Outcome {
+    let Check { quick, read_data, since, subset, limit_rate } = args;
+    let threads = None;
+    let options = CheckOptions { quick, read_data, since, subset, limit_rate, threads };
     let mut progress = CheckProgress::new(progress, out.messages());
     let report = store.check(&options, |step| progress.show(&step));
     progress.end();
@@ -49,7 +46,15 @@ impl Report for CheckReport {
             0 => "no damage".to_owned(),
             count => format!("{} damaged", human::count(count, "thing")),
         };
-        out.line(format!("{verdict}: looked at {looked}{read}"))
+        out.line(format!("{verdict}: looked at {looked}{read}"))?;
+        match self.lost_parts {
+            0 => Ok(()),
+            count => out.line(format!(
+                "{} that nobody goes on with ({})",
+                human::count(count, "broken download"),
+                human::size(self.lost_part_bytes)
+            )),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use layerstore::BlobStore;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Switch};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::root;
@@ -30,7 +30,8 @@ type Outcome = Result<Exit, Failure>;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
-    let place = Place { root: cli.global.root, shared: cli.global.shared };
+    let group_hashes = cli.global.group_hashes == Switch::On;
+    let place = Place { root: cli.global.root, shared: cli.global.shared, group_hashes };
     let progress = cli.global.progress;
     match cli.command {
         Command::Pull(pull) => pull::run(&place, pull, progress, out),
@@ -46,16 +47,19 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Lease(command) => lease::run(&place.open()?, command, out),
         Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
         Command::Df => df::run(&place.open()?, out),
-        Command::Check { read_data } => check::run(&place.open()?, read_data, progress, out),
+        Command::Check(args) => check::run(&place.open()?, args, progress, out),
         Command::Init => init::run(&place, out),
         Command::Version => version::run(out),
     }
 }
 
-/// Where the store is, what was said, else the default; and whether others may write to it.
+/// Where the store is, and how it is opened.
 struct Place {
+    /// What was said, else the default.
     root: Option<PathBuf>,
+    /// Whether others may write to it.
     shared: bool,
+    group_hashes: bool,
 }
 
 impl Place {
@@ -65,17 +69,22 @@ impl Place {
 
     /// The store, which must be there.
     fn open(&self) -> Result<BlobStore, Failure> {
-        Ok(match self.shared {
+        Ok(self.set(match self.shared {
             false => BlobStore::open(self.root()?)?,
             true => BlobStore::open_shared(self.root()?)?,
-        })
+        }))
     }
 
     /// The store, which is made if there is nothing.
     fn open_or_init(&self) -> Result<BlobStore, Failure> {
-        Ok(match self.shared {
+        Ok(self.set(match self.shared {
             false => BlobStore::init(self.root()?)?,
             true => BlobStore::init_shared(self.root()?)?,
-        })
+        }))
+    }
+
+    fn set(&self, store: BlobStore) -> BlobStore {
+        store.set_group_hashes(self.group_hashes);
+        store
     }
 }

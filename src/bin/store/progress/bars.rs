@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use layerstore::Digest;
@@ -6,6 +7,7 @@ use layerstore::fetch::Event;
 
 use super::plain::Story;
 use super::pull::Show;
+use super::sum::Sum;
 use crate::escape;
 use crate::human;
 use crate::output::Messages;
@@ -18,14 +20,9 @@ pub(super) struct Bars {
     messages: Messages,
     story: Story,
     screen: MultiProgress,
-    blobs: HashMap<Digest, Blob>,
+    blobs: HashMap<Digest, ProgressBar>,
     total: Option<ProgressBar>,
-    done: u64,
-}
-
-struct Blob {
-    bar: ProgressBar,
-    done: u64,
+    sum: Sum,
 }
 
 /// Bars on the standard error that lines of messages are printed above.
@@ -47,7 +44,7 @@ impl Bars {
     pub(super) fn new(messages: Messages) -> Bars {
         let screen = screen(&messages);
         let (story, blobs) = (Story::default(), HashMap::new());
-        Bars { messages, story, screen, blobs, total: None, done: 0 }
+        Bars { messages, story, screen, blobs, total: None, sum: Sum::new() }
     }
 
     fn draw(&mut self, event: &Event) {
@@ -57,7 +54,6 @@ impl Bars {
                 bar.set_prefix("total");
                 self.total = Some(bar);
             }
-            Event::Reused { size, .. } => self.count(*size),
             Event::Started { digest, size, resumed } => {
                 self.advance(digest, *size, *resumed, String::new());
             }
@@ -68,35 +64,30 @@ impl Bars {
             }
             Event::Finished { digest, size } => {
                 self.advance(digest, *size, *size, String::new());
-                if let Some(blob) = self.blobs.remove(digest) {
-                    blob.bar.finish_and_clear();
-                    self.screen.remove(&blob.bar);
+                if let Some(bar) = self.blobs.remove(digest) {
+                    bar.finish_and_clear();
+                    self.screen.remove(&bar);
                 }
             }
             _ => {}
         }
+        let now = Instant::now();
+        self.sum.hear(event, now);
+        if let Some(total) = &self.total {
+            total.set_position(self.sum.done);
+            total.set_message(self.sum.speed(now));
+        }
     }
 
     fn advance(&mut self, digest: &Digest, size: u64, done: u64, message: String) {
-        let blob = self.blobs.entry(*digest).or_insert_with(|| {
+        let bar = self.blobs.entry(*digest).or_insert_with(|| {
             let bar = ProgressBar::new(size).with_style(style());
             let bar = self.screen.insert_from_back(usize::from(self.total.is_some()), bar);
             bar.set_prefix(human::short(digest));
-            Blob { bar, done: 0 }
+            bar
         });
-        blob.bar.set_position(done);
-        blob.bar.set_message(message);
-        // A download that began anew has less than before.
-        self.done = self.done.saturating_sub(blob.done);
-        blob.done = done;
-        self.count(done);
-    }
-
-    fn count(&mut self, bytes: u64) {
-        self.done += bytes;
-        if let Some(total) = &self.total {
-            total.set_position(self.done);
-        }
+        bar.set_position(done);
+        bar.set_message(message);
     }
 }
 
@@ -110,7 +101,7 @@ impl Show for Bars {
 
     fn end(&mut self) {
         self.total = None;
-        self.done = 0;
+        self.sum = Sum::new();
         self.blobs.clear();
         self.story = Story::default();
         // Fails only where the terminal does.

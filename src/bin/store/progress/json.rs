@@ -6,15 +6,21 @@ use layerstore::fetch::Event;
 use serde::Serialize;
 
 use super::pull::Show;
+use super::sum::Sum;
 use crate::output::Messages;
 
 /// How often the same is told of a blob: each blob's progress at most ten times a second.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is told how far all has come.
+const SUM_PAUSE: Duration = Duration::from_secs(1);
+
 /// A JSON object a line.
 pub(super) struct Lines {
     messages: Messages,
     told: HashMap<Digest, Instant>,
+    sum: Sum,
+    summed: Instant,
 }
 
 #[derive(Serialize)]
@@ -36,6 +42,9 @@ enum Told {
     Started { digest: Digest, size: u64, resumed: u64 },
     Advanced { digest: Digest, done: u64 },
     Waiting { digest: Digest, size: u64, done: u64, holder: String },
+    Total { done: u64, bytes: u64, rate: Option<f64>, left: Option<f64> },
+    Queued { host: String, holder: String },
+    Paused { host: String, delay: f64 },
     Served { digest: Digest, origins: Vec<String> },
     Finished { digest: Digest, size: u64 },
     Retrying { what: String, delay: f64, reason: String },
@@ -54,6 +63,8 @@ impl Told {
             Event::Waiting { digest, size, done, holder } => {
                 Told::Waiting { digest, size, done, holder }
             }
+            Event::Queued { host, holder } => Told::Queued { host, holder },
+            Event::Paused { host, delay } => Told::Paused { host, delay: delay.as_secs_f64() },
             Event::Served { digest, origins } => {
                 Told::Served { digest, origins: origins.iter().map(ToString::to_string).collect() }
             }
@@ -68,7 +79,7 @@ impl Told {
 
 impl Lines {
     pub(super) fn new(messages: Messages) -> Lines {
-        Lines { messages, told: HashMap::new() }
+        Lines { messages, told: HashMap::new(), sum: Sum::new(), summed: Instant::now() }
     }
 
     fn is_too_soon(&mut self, event: &Event) -> bool {
@@ -85,6 +96,20 @@ impl Lines {
 
 impl Show for Lines {
     fn show(&mut self, image: &str, event: Event) {
+        let now = Instant::now();
+        self.sum.hear(&event, now);
+        if now - self.summed >= SUM_PAUSE
+            && matches!(event, Event::Advanced { .. } | Event::Waiting { .. })
+        {
+            self.summed = now;
+            let event = Told::Total {
+                done: self.sum.done,
+                bytes: self.sum.bytes,
+                rate: self.sum.rate(now),
+                left: self.sum.left(now).map(|left| left.as_secs_f64()),
+            };
+            self.messages.value(&Line { image, event });
+        }
         if self.is_too_soon(&event) {
             return;
         }
@@ -95,5 +120,6 @@ impl Show for Lines {
 
     fn end(&mut self) {
         self.told.clear();
+        (self.sum, self.summed) = (Sum::new(), Instant::now());
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod json;
 mod plain;
 mod pull;
+mod sum;
 
 pub(crate) use check::CheckProgress;
 pub(crate) use pull::PullProgress;

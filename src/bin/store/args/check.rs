@@ -1,0 +1,38 @@
+//! The options of `store check`.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::values;
+
+pub(super) const CHECK_HELP: &str = "\
+Examples:
+  store check --quick                         in a moment: what is there, and what is missing
+  store check --subset 5% --limit-rate 50M    every day: all of it in about three weeks
+  store check --since 30d                     what no check has read for 30 days
+  store check --read-data                     the digest of every blob";
+
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// Read no layer: look only at names, sizes, and what the images lead to
+    #[arg(long, conflicts_with_all = ["read_data", "since", "subset", "limit_rate"])]
+    pub(crate) quick: bool,
+
+    /// Compare every blob with its digest, which takes longer than by the hashes of its groups
+    #[arg(long)]
+    pub(crate) read_data: bool,
+
+    /// Read only what no check has read, and found good, for so long: 12h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = values::positive_duration)]
+    pub(crate) since: Option<Duration>,
+
+    /// Read only so much of it, what was read the longest ago first: 5%, 0.5%
+    #[arg(long, value_name = "PERCENT", value_parser = values::hundredths)]
+    pub(crate) subset: Option<u32>,
+
+    /// Read no more than so many bytes a second: 500k, 20M
+    #[arg(long, value_name = "SIZE", value_parser = values::rate)]
+    pub(crate) limit_rate: Option<NonZeroU64>,
+}

@@ -1,0 +1,29 @@
+use std::io;
+use std::path::Path;
+
+use super::{Error, Result};
+
+/// Gives an [`io::Error`] the path and the action that it lacks.
+pub(crate) trait IoContext<T> {
+    /// `action` reads after "cannot": "open", "write to".
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|error| {
+            // One of ours, on its way through a trait of the standard library.
+            let source = match error.into().downcast::<Error>() {
+                Ok(own) => return own,
+                Err(source) => source,
+            };
+            let path = path.as_ref().to_path_buf();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Error::NoSpace { action, path, needed: None, available: None }
+                }
+                _ => Error::Io { action, path, source },
+            }
+        })
+    }
+}
