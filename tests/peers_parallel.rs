@@ -1,6 +1,6 @@
 //! A large layer over several connections, through nginx that gives each 20 MB a second: what is
 //! asked for, and how many connections there are. How long it takes is measured by
-//! benches/peers/ranges.
+//! benches/peers/run, in its section `ranges`.
 #![cfg(feature = "cli")]
 
 #[path = "tools/peers.rs"]

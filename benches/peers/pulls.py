@@ -11,17 +11,19 @@ import sys
 import time
 
 import durable
-from measure import ROOT, in_turn, table, timed
+from measure import ROOT, in_turn, median, table, timed
 
 TOOL = ROOT / "tests/tools/local-registry"
 
 
 @contextlib.contextmanager
-def registry(folder, data):
-    started = subprocess.run([TOOL, "start", folder, "--data", data],
+def registry(folder, data, rate=None):
+    """A registry, by its address; behind nginx where each connection has a rate."""
+    behind = ["--nginx", "--rate", str(rate)] if rate else []
+    started = subprocess.run([TOOL, "start", folder, "--data", data, *behind],
                              check=True, text=True, stdout=subprocess.PIPE)
     try:
-        yield started.stdout.split()[0]
+        yield started.stdout.split()[1 if rate else 0]
     finally:
         subprocess.run([TOOL, "stop", folder], check=True)
 
@@ -154,6 +156,29 @@ def small(bench):
     return f"## Many small layers\n\n{small.__doc__}\n\n{table(results)}\n", results
 
 
+def ranges(bench):
+    """One layer of 286 MB that cannot be compressed, from nginx, which gives each connection 20 MB/s.
+    `store` has at most 8 connections; skopeo has one."""
+    data, size, rate, connections = bench.folder / "data", 286_000_000, 20_000_000, 8
+    subprocess.run([ROOT / "tests/tools/large-image", data, str(size)], check=True,
+                   stdout=subprocess.DEVNULL)
+    with registry(bench.folder / "registry", data, rate) as address:
+        image = f"{address}/real/large:v1"
+        results = in_turn(bench.rounds(5), {
+            "store": lambda root: timed(pull_command(bench, root, image)),
+            "skopeo": lambda root: timed(skopeo_command(root, image)),
+        }, lambda _: fresh(bench.folder / "ranges"), lambda _, root: verify_digests(root))
+    least = size / (connections * rate)
+    return (f"## One large layer, 20 MB/s a connection\n\n{ranges.__doc__}\n\n{table(results)}\n\n"
+            f"At {connections} times 20 MB/s the layer takes {least:.2f} s: `store` took "
+            f"{median(results['store']) / least:.2f} times that.\n", results)
+
+
+def fresh(root):
+    shutil.rmtree(root, ignore_errors=True)
+    return root
+
+
 def present(bench):
     """The image is there already, and the store has 10,000 other refs, or none."""
     from local import make_layout
@@ -184,14 +209,9 @@ def together(bench):
             script = f"for i in $(seq {count}); do \"$@\" & done; for j in $(jobs -p); do wait $j || exit 1; done"
             return timed(["bash", "-c", script, "-", *command])
 
-        def prepare(_):
-            root = bench.folder / "together"
-            shutil.rmtree(root, ignore_errors=True)
-            return root
-
         results = in_turn(bench.rounds(5), {
             "one process": lambda root: run(root, 1),
             "eight processes": lambda root: run(root, 8),
-        }, prepare, lambda _, root: verify_digests(root))
+        }, lambda _: fresh(bench.folder / "together"), lambda _, root: verify_digests(root))
     return (f"## Eight at once\n\n{together.__doc__}\n\n{table(results, ours='one process')}\n",
             results)

@@ -119,7 +119,7 @@ impl Puller {
     /// into the store, and a host that asked one of them with `Retry-After` to be left alone is
     /// left alone by all. It is so by default; otherwise both are this pull's alone.
     ///
-    /// A connection that counts so is not kept for the next request.
+    /// A connection that serves nobody is kept for the next request, until another process waits for one.
     #[must_use]
     pub fn share_connections(mut self, share: bool) -> Puller {
         self.options.shared = share;
