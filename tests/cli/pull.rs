@@ -185,3 +185,53 @@ impl Sandbox {
         done.err
     }
 }
+
+/// The events of one kind that a pull tells, which has to succeed.
+fn events(done: &crate::sandbox::Done, kind: &str) -> Vec<Value> {
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let all = done.err.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.filter(|event| event["event"] == kind).collect()
+}
+
+#[test]
+fn how_far_all_has_come_and_where_from() {
+    let (sandbox, registry, image) = (Sandbox::empty(), Registry::start(), image());
+    registry.push("demo", "1", &image);
+    registry.fault(Fault::on("GET", &image.layers[1].digest).then(Action::Throttle(150_000)));
+    let name = registry.reference("demo:1");
+    let done = sandbox.run(&["pull", "--plain-http", "--progress=json", &name]);
+    let totals = events(&done, "total");
+    assert_eq!(keys(&totals[0]), ["ref", "event", "done", "bytes", "rate", "left"]);
+    let bytes = totals[0]["bytes"].as_u64().unwrap();
+    assert!(totals.iter().all(|total| total["done"].as_u64().unwrap() <= bytes), "{totals:?}");
+    let served = events(&done, "served");
+    assert_eq!(keys(&served[0]), ["ref", "event", "digest", "origins"]);
+    assert!(served.iter().all(|it| it["origins"] == json!([registry.url("")])), "{served:?}");
+}
+
+#[test]
+fn who_waits_for_a_host_says_so() {
+    let (sandbox, registry, image) = (Sandbox::new(), Registry::start(), image());
+    registry.push("demo", "1", &image);
+    let (name, host) = (registry.reference("demo:1"), registry.url(""));
+    let hosts = sandbox.library().hosts().unwrap();
+    hosts.close(&host, std::time::Duration::from_secs(1)).unwrap();
+    let pull = ["pull", "--plain-http", "--progress=json", &name];
+    let paused = events(&sandbox.run(&pull), "paused");
+    assert_eq!(keys(&paused[0]), ["ref", "event", "host", "delay"]);
+    assert_eq!(paused[0]["host"], host);
+
+    let slots: Vec<_> = (0..8).map(|n| hosts.slot(&host, n..n + 1).unwrap().unwrap()).collect();
+    let mut command = sandbox.command(&pull);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut lines = std::io::BufRead::lines(lines).map(Result::unwrap);
+    let queued: Value =
+        serde_json::from_str(&lines.find(|line| line.contains("queued")).unwrap()).unwrap();
+    assert_eq!(keys(&queued), ["ref", "event", "host", "holder"]);
+    assert!(queued["holder"].as_str().unwrap().contains(&std::process::id().to_string()));
+    drop(slots);
+    lines.for_each(drop);
+    assert!(child.wait().unwrap().success());
+}
