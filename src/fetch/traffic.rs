@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,7 @@ struct Inner {
     observer: Observer,
     held: Mutex<HashMap<String, Held>>,
     pool: Mutex<Pool>,
+    kept: AtomicU64,
 }
 
 /// The clients whose connections these are: each keeps those that serve nobody, of which there are no
@@ -78,7 +79,11 @@ struct Held {
 
 /// A slot that is kept until its connection is used again, or its socket is closed.
 struct Kept {
+    /// Which keeping it is: the same slot may be used, and kept again.
+    id: u64,
     slot: Slot,
+    /// Whether there may be a connection that serves nobody, to be closed before the slot is let go.
+    connected: bool,
     /// When it can serve the next request of the same pull: its connection is idle, or closed.
     ready: Instant,
     /// Whether it may: not if it was given up for others.
@@ -119,8 +124,8 @@ impl Traffic {
         observer: Observer,
     ) -> Traffic {
         let limit = limit.max(1);
-        let (held, pool) = (Mutex::default(), Mutex::default());
-        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held, pool }))
+        let (held, pool, kept) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held, pool, kept }))
     }
 
     /// The client for one way to connect.
@@ -282,7 +287,7 @@ impl Permit {
         let slot = inner.hosts.slot(&self.host, 0..inner.limit)?;
         let found = slot.is_some();
         if let Some(slot) = slot {
-            let kept = Kept { slot, ready: Instant::now(), ours: true };
+            let kept = self.traffic.kept(slot, Duration::ZERO, true, false);
             self.traffic.keep(&self.host, kept, LOOK);
         }
         Ok(found)
@@ -340,21 +345,20 @@ impl Drop for Permit {
         let ours = !self.yielded.load(Ordering::Relaxed);
         let generation = self.traffic.0.pool().generation;
         let idle = *self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+        let traffic = &self.traffic;
         match ours && idle == Some(generation) {
-            true => {
-                let ready = now + READY;
-                self.traffic.keep(&self.host, Kept { slot, ready, ours }, IDLE);
-            }
-            false => {
-                let ready = now + CLOSING;
-                self.traffic.keep(&self.host, Kept { slot, ready, ours }, LINGER);
-            }
+            true => traffic.keep(&self.host, traffic.kept(slot, READY, ours, true), IDLE),
+            false => traffic.keep(&self.host, traffic.kept(slot, CLOSING, ours, false), LINGER),
         }
     }
 }
 
 impl Traffic {
+    fn kept(&self, slot: Slot, ready_in: Duration, ours: bool, connected: bool) -> Kept {
+        let id = self.0.kept.fetch_add(1, Ordering::Relaxed);
+        Kept { id, slot, connected, ready: Instant::now() + ready_in, ours }
+    }
+
     /// Keeps a slot until it is used again, or for a time, at the end of which its socket is closed;
     /// no longer than somebody waits for it.
     fn keep(&self, host: &str, kept: Kept, time: Duration) {
@@ -362,7 +366,7 @@ impl Traffic {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let number = kept.slot.number();
+        let id = kept.id;
         self.0.held().entry(host.to_owned()).or_default().kept.push(kept);
         let (inner, host, until) =
             (Arc::downgrade(&self.0), host.to_owned(), Instant::now() + time);
@@ -374,9 +378,9 @@ impl Traffic {
                 let Some(inner) = inner.upgrade() else { return };
                 let over = Instant::now() >= until;
                 if over || inner.hosts.is_queued(&host).unwrap_or(false) {
-                    break inner.let_go(&host, number, time > LINGER).await;
+                    break inner.let_go(&host, id).await;
                 }
-                let is_it = |it: &Kept| it.slot.number() == number;
+                let is_it = |it: &Kept| it.id == id;
                 if !inner.held().get(&host).is_some_and(|held| held.kept.iter().any(is_it)) {
                     return;
                 }
@@ -387,15 +391,16 @@ impl Traffic {
 
 impl Inner {
     /// Makes a slot anybody's, after its connection was closed if it has one.
-    async fn let_go(&self, host: &str, number: usize, connected: bool) {
-        let is_it = |it: &Kept| it.slot.number() == number;
-        {
+    async fn let_go(&self, host: &str, id: u64) {
+        let is_it = |it: &Kept| it.id == id;
+        let connected = {
             let mut held = self.held();
             let kept =
                 held.get_mut(host).and_then(|held| held.kept.iter_mut().find(|it| is_it(it)));
             let Some(kept) = kept else { return };
             kept.ours = false;
-        }
+            kept.connected
+        };
         if connected {
             self.close_idle();
             tokio::time::sleep(LINGER).await;
