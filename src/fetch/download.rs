@@ -129,7 +129,7 @@ impl Download<'_> {
         let mut workers = FuturesUnordered::new();
         workers.push(self.worker(0, None));
         let (mut next, mut pace) = (1, Pace::new());
-        let (mut said, begun) = (Instant::now(), Instant::now());
+        let (mut said, mut begun) = (Instant::now(), Instant::now());
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
         loop {
             tokio::select! {
@@ -141,6 +141,9 @@ impl Download<'_> {
                     let flowing = self.flowing.load(Ordering::Relaxed);
                     // Others are told that a wait, for a connection or because the server said so,
                     // is no standstill; but not for ever, and not while bytes come, however few.
+                    if flowing > 0 {
+                        begun = Instant::now();
+                    }
                     if flowing == 0 && said.elapsed() >= BEAT && begun.elapsed() < LONGEST_WAIT {
                         said = Instant::now();
                         self.pulse.iter().try_for_each(Pulse::beat)?;
@@ -192,6 +195,10 @@ impl Download<'_> {
                 }
                 Err(error) => {
                     self.work().give_back(id);
+                    // One more connection that is not to be had is no reason to give up the others.
+                    if matches!(error, Error::Locked { .. }) && self.work().is_under_way() {
+                        return Ok(());
+                    }
                     return Err(error);
                 }
             }
@@ -269,7 +276,9 @@ impl Download<'_> {
         let mut batch = Gather::at(start);
         let mut flow = Flow { flowing: &self.flowing, flows: false };
         let must_yield = || {
+            // What has to be begun anew is not broken off for anybody.
             resumable
+                && !self.work().is_only_whole()
                 && connection.as_ref().and_then(Weak::upgrade).is_some_and(|it| it.must_yield())
         };
         self.company.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&connection);

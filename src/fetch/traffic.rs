@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const RESPITE: Duration = Duration::from_millis(300);
 /// How long a large body may go on in the last slot while others wait.
 const TURN: Duration = Duration::from_secs(2);
+/// How long one may go on that is its pull's only one, in any other slot, while somebody has none.
+const LONG_TURN: Duration = Duration::from_secs(10);
 /// The most that is added at random to a wait that a host asked for.
 const SPREAD: Duration = Duration::from_secs(5);
 
@@ -54,16 +56,7 @@ struct Inner {
     ceiling: Duration,
     observer: Observer,
     held: Mutex<HashMap<String, Held>>,
-    pool: Mutex<Pool>,
     kept: AtomicU64,
-}
-
-/// The clients whose connections these are: each keeps those that serve nobody, of which there are no
-/// more than slots that are kept for them. To close them, the clients are dropped.
-#[derive(Default)]
-struct Pool {
-    generation: u64,
-    clients: Vec<(Way, Client)>,
 }
 
 /// What this pull holds of one host.
@@ -71,19 +64,21 @@ struct Pool {
 struct Held {
     /// How many large bodies are on their way.
     large: usize,
+    /// How many connections there are in use.
+    used: usize,
     /// When one of them was last broken off for somebody who waits.
     yielded: Option<Instant>,
     /// Slots whose connection serves nobody, or is being closed.
     kept: Vec<Kept>,
 }
 
-/// A slot that is kept until its connection is used again, or its socket is closed.
+/// A slot that is kept until its connection is used again, or closed.
 struct Kept {
     /// Which keeping it is: the same slot may be used, and kept again.
     id: u64,
+    /// Closed with its connection, before the slot is let go.
+    client: Option<(Way, Client)>,
     slot: Slot,
-    /// Whether there may be a connection that serves nobody, to be closed before the slot is let go.
-    connected: bool,
     /// When it can serve the next request of the same pull: its connection is idle, or closed.
     ready: Instant,
     /// Whether it may: not if it was given up for others.
@@ -94,6 +89,8 @@ struct Kept {
 pub(super) struct Permit {
     traffic: Traffic,
     host: String,
+    /// The client that has this connection, and no other.
+    client: Mutex<Option<(Way, Client)>>,
     /// There until the permit is dropped.
     slot: Option<Slot>,
     large: bool,
@@ -101,13 +98,13 @@ pub(super) struct Permit {
     looked: Mutex<Instant>,
     /// Whether it was given up for somebody who waits.
     yielded: AtomicBool,
-    /// The generation of the pool that has the connection, once its answer has been read to the end.
-    idle: Mutex<Option<u64>>,
+    /// Whether the answer has been read to its end.
+    idle: AtomicBool,
 }
 
 /// What came of looking for a connection.
 enum Found {
-    Slot(Slot),
+    Slot(Slot, Option<(Way, Client)>),
     /// One of this pull's own will be idle, or closed, in so long.
     Soon(Duration),
     None(Option<Queued>),
@@ -124,23 +121,8 @@ impl Traffic {
         observer: Observer,
     ) -> Traffic {
         let limit = limit.max(1);
-        let (held, pool, kept) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held, pool, kept }))
-    }
-
-    /// The client for one way to connect.
-    pub(super) fn client(
-        &self,
-        way: Way,
-        make: impl FnOnce(&Way) -> Result<Client>,
-    ) -> Result<Client> {
-        let mut pool = self.0.pool();
-        if let Some((_, client)) = pool.clients.iter().find(|(known, _)| *known == way) {
-            return Ok(client.clone());
-        }
-        let client = make(&way)?;
-        pool.clients.push((way, client.clone()));
-        Ok(client)
+        let (held, kept) = (Mutex::default(), AtomicU64::new(0));
+        Traffic(Arc::new(Inner { hosts, limit, ceiling, observer, held, kept }))
     }
 
     /// Waits for one of a host's connections. One who is not patient is told at once that a host
@@ -151,8 +133,9 @@ impl Traffic {
         loop {
             // After so long a host may be asked once, whatever was said of it.
             let heed = begun.elapsed() < LIMIT;
-            match self.look(&host, large, heed, queued.take()).await? {
-                Found::Slot(slot) => return Ok(self.permit(host, slot, large)),
+            let patience = begun.elapsed();
+            match self.look(&host, large, patience, queued.take()).await? {
+                Found::Slot(slot, client) => return Ok(self.permit(host, slot, client, large)),
                 Found::Soon(time) => tokio::time::sleep(time).await,
                 Found::Closed(left) if patient => {
                     let delay = left + spread(left);
@@ -180,18 +163,24 @@ impl Traffic {
         &self,
         host: &str,
         large: bool,
-        heed: bool,
+        waited: Duration,
         queued: Option<Queued>,
     ) -> Result<Found> {
         let (inner, host) = (Arc::clone(&self.0), host.to_owned());
         blocking(move || {
-            let left =
-                if heed { inner.hosts.closed(&host, inner.ceiling)? } else { Duration::ZERO };
+            let left = match waited < LIMIT {
+                true => inner.hosts.closed(&host, inner.ceiling)?,
+                false => Duration::ZERO,
+            };
             if !left.is_zero() {
                 return Ok(Found::Closed(left));
             }
-            if let Some(found) = inner.slot(&host, large)? {
+            if let Some(found) = inner.slot(&host, large, waited)? {
                 return Ok(found);
+            }
+            // Who has a connection gets the next of its own: only who has none is given way to.
+            if inner.held().get(&host).is_some_and(|held| held.used > 0) {
+                return Ok(Found::None(None));
             }
             let queued = match queued {
                 Some(queued) => Some(queued),
@@ -202,14 +191,31 @@ impl Traffic {
         .await
     }
 
-    fn permit(&self, host: String, slot: Slot, large: bool) -> Permit {
-        if large {
-            self.0.held().entry(host.clone()).or_default().large += 1;
+    fn permit(
+        &self,
+        host: String,
+        slot: Slot,
+        client: Option<(Way, Client)>,
+        large: bool,
+    ) -> Permit {
+        {
+            let mut held = self.0.held();
+            let held = held.entry(host.clone()).or_default();
+            held.used += 1;
+            held.large += usize::from(large);
         }
-        let (traffic, now) = (self.clone(), Instant::now());
-        let slot = Some(slot);
-        let (looked, yielded, idle) = (Mutex::new(now), AtomicBool::new(false), Mutex::default());
-        Permit { traffic, host, slot, large, since: now, looked, yielded, idle }
+        let now = Instant::now();
+        Permit {
+            traffic: self.clone(),
+            host,
+            client: Mutex::new(client),
+            slot: Some(slot),
+            large,
+            since: now,
+            looked: Mutex::new(now),
+            yielded: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+        }
     }
 
     fn gave_up(&self, host: &str, waited: Duration) -> Error {
@@ -229,22 +235,20 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A connection that this pull has already, or a free one, if there is one.
     ///
     /// The last is kept for what is small, and for what is given up as soon as somebody waits: so
-    /// manifests and tokens never wait for the end of a large blob.
-    fn slot(&self, host: &str, large: bool) -> Result<Option<Found>> {
+    /// manifests and tokens never wait for the end of a large blob. What is large and has waited long
+    /// takes it too, and gives it up after a while.
+    fn slot(&self, host: &str, large: bool, waited: Duration) -> Result<Option<Found>> {
         let of_host = |held: &HashMap<String, Held>| held.get(host).map_or(0, |held| held.large);
-        let alone = large && of_host(&self.held()) == 0 && self.limit > 1;
+        let alone = large && of_host(&self.held()) == 0 && self.limit > 1 && waited < TURN;
         let fits = |it: &Kept| it.ours && (!alone || it.slot.number() + 1 < self.limit);
         if let Some(held) = self.held().get_mut(host) {
             let now = Instant::now();
             if let Some(at) = held.kept.iter().position(|it| fits(it) && it.ready <= now) {
-                return Ok(Some(Found::Slot(held.kept.swap_remove(at).slot)));
+                let Kept { slot, client, .. } = held.kept.swap_remove(at);
+                return Ok(Some(Found::Slot(slot, client)));
             }
         }
         let slot = match (large, alone) {
@@ -253,7 +257,7 @@ impl Inner {
             (false, _) => self.hosts.slot(host, (0..self.limit).rev()),
         };
         if let Some(slot) = slot? {
-            return Ok(Some(Found::Slot(slot)));
+            return Ok(Some(Found::Slot(slot, None)));
         }
         let held = self.held();
         let kept = held.get(host).into_iter().flat_map(|held| &held.kept);
@@ -261,20 +265,31 @@ impl Inner {
         Ok(ready
             .map(|ready| Found::Soon(ready.saturating_duration_since(Instant::now()).max(READY))))
     }
-
-    /// Closes the connections that serve nobody.
-    fn close_idle(&self) {
-        let mut pool = self.pool();
-        pool.generation += 1;
-        pool.clients.clear();
-    }
 }
 
 impl Permit {
+    /// The client for its request: the one that had the connection, if it connects in the same way.
+    pub(super) fn client(
+        &self,
+        way: Way,
+        make: impl FnOnce(&Way) -> Result<Client>,
+    ) -> Result<Client> {
+        let mut own = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, client)) = &*own
+            && *known == way
+        {
+            return Ok(client.clone());
+        }
+        // What another way had is closed first.
+        *own = None;
+        let client = make(&way)?;
+        *own = Some((way, client.clone()));
+        Ok(client)
+    }
+
     /// Its answer is read to the end, or has nothing to read: the connection serves again.
     pub(super) fn is_idle(&self) {
-        let generation = self.traffic.0.pool().generation;
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+        self.idle.store(true, Ordering::Relaxed);
     }
 
     /// Whether there is a further connection to the same host. If so, it is kept for a moment.
@@ -287,8 +302,7 @@ impl Permit {
         let slot = inner.hosts.slot(&self.host, 0..inner.limit)?;
         let found = slot.is_some();
         if let Some(slot) = slot {
-            let kept = self.traffic.kept(slot, Duration::ZERO, true, false);
-            self.traffic.keep(&self.host, kept, LOOK);
+            self.traffic.keep(&self.host, slot, None, Duration::ZERO, true);
         }
         Ok(found)
     }
@@ -308,7 +322,7 @@ impl Permit {
             return false;
         };
         let may = match held.large {
-            0 | 1 => last && self.since.elapsed() >= TURN,
+            0 | 1 => self.since.elapsed() >= if last { TURN } else { LONG_TURN },
             _ => held.yielded.is_none_or(|yielded| yielded.elapsed() >= RESPITE),
         };
         // Where it cannot be seen that somebody waits, nobody is given way to.
@@ -334,48 +348,53 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.large
-            && let Some(held) = self.traffic.0.held().get_mut(&self.host)
-        {
-            held.large = held.large.saturating_sub(1);
+        let inner = &self.traffic.0;
+        if let Some(held) = inner.held().get_mut(&self.host) {
+            held.used = held.used.saturating_sub(1);
+            held.large = held.large.saturating_sub(usize::from(self.large));
         }
         let Some(slot) = self.slot.take() else {
             return;
         };
-        let ours = !self.yielded.load(Ordering::Relaxed);
-        let generation = self.traffic.0.pool().generation;
-        let idle = *self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let traffic = &self.traffic;
-        match ours && idle == Some(generation) {
-            true => traffic.keep(&self.host, traffic.kept(slot, READY, ours, true), IDLE),
-            false => traffic.keep(&self.host, traffic.kept(slot, CLOSING, ours, false), LINGER),
-        }
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // After a large body it is another's turn, if somebody has no connection at all.
+        let turn = self.large && inner.hosts.is_queued(&self.host).unwrap_or(false);
+        let ours = !self.yielded.load(Ordering::Relaxed) && !turn;
+        let ready = if self.idle.load(Ordering::Relaxed) { READY } else { CLOSING };
+        self.traffic.keep(&self.host, slot, client, ready, ours);
     }
 }
 
 impl Traffic {
-    fn kept(&self, slot: Slot, ready_in: Duration, ours: bool, connected: bool) -> Kept {
-        let id = self.0.kept.fetch_add(1, Ordering::Relaxed);
-        Kept { id, slot, connected, ready: Instant::now() + ready_in, ours }
-    }
-
-    /// Keeps a slot until it is used again, or for a time, at the end of which its socket is closed;
-    /// no longer than somebody waits for it.
-    fn keep(&self, host: &str, kept: Kept, time: Duration) {
+    /// Keeps a slot, with its connection, until it is used again, or for a time; no longer than
+    /// somebody waits for it.
+    fn keep(
+        &self,
+        host: &str,
+        slot: Slot,
+        client: Option<(Way, Client)>,
+        ready_in: Duration,
+        ours: bool,
+    ) {
         // Without a runtime there is no connection either.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let id = kept.id;
+        let id = self.0.kept.fetch_add(1, Ordering::Relaxed);
+        let time = match &client {
+            Some(_) if ours => IDLE,
+            _ => LINGER,
+        };
+        let now = Instant::now();
+        let kept = Kept { id, client, slot, ready: now + ready_in, ours };
         self.0.held().entry(host.to_owned()).or_default().kept.push(kept);
-        let (inner, host, until) =
-            (Arc::downgrade(&self.0), host.to_owned(), Instant::now() + time);
+        let (inner, host, until) = (Arc::downgrade(&self.0), host.to_owned(), now + time);
         runtime.spawn(async move {
             loop {
                 let left = until.saturating_duration_since(Instant::now());
                 tokio::time::sleep(left.min(LOOK)).await;
-                // Where it cannot be seen that somebody waits, nobody is given way to.
                 let Some(inner) = inner.upgrade() else { return };
+                // Where it cannot be seen that somebody waits, nobody is given way to.
                 let over = Instant::now() >= until;
                 if over || inner.hosts.is_queued(&host).unwrap_or(false) {
                     break inner.let_go(&host, id).await;
@@ -390,19 +409,19 @@ impl Traffic {
 }
 
 impl Inner {
-    /// Makes a slot anybody's, after its connection was closed if it has one.
+    /// Makes a slot anybody's, once its connection is closed.
     async fn let_go(&self, host: &str, id: u64) {
         let is_it = |it: &Kept| it.id == id;
-        let connected = {
+        let client = {
             let mut held = self.held();
             let kept =
                 held.get_mut(host).and_then(|held| held.kept.iter_mut().find(|it| is_it(it)));
             let Some(kept) = kept else { return };
             kept.ours = false;
-            kept.connected
+            kept.client.take()
         };
-        if connected {
-            self.close_idle();
+        if client.is_some() {
+            drop(client);
             tokio::time::sleep(LINGER).await;
         }
         if let Some(held) = self.held().get_mut(host) {

@@ -174,7 +174,7 @@ impl Transport {
         authorization: Option<&Authorization>,
     ) -> Result<Answer> {
         let permit = self.enter(url, errand).await?;
-        let mut request = self.request(method, url, &errand.headers).await?;
+        let mut request = self.request(method, url, &errand.headers, permit.as_ref()).await?;
         for (_, etag) in
             errand.if_range.iter().filter(|(of, _)| Origin::of(url).as_ref() == Some(of))
         {
@@ -201,7 +201,7 @@ impl Transport {
     ) -> Result<Answer> {
         let permit = self.enter(url, errand).await?;
         let request = self
-            .request(&Method::POST, url, &errand.headers)
+            .request(&Method::POST, url, &errand.headers, permit.as_ref())
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
@@ -224,11 +224,15 @@ impl Transport {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        permit: Option<&Permit>,
     ) -> Result<RequestBuilder> {
         let home = Origin::of(url).as_ref() == Some(&self.home);
         let client = match home {
-            true => self.client(url, Reach::Any, Arc::clone(&self.tls))?,
-            false => self.client(url, self.reach_of(url).await, Arc::new(self.tls_of(url)?))?,
+            true => self.client(url, Reach::Any, Arc::clone(&self.tls), permit)?,
+            false => {
+                let reach = self.reach_of(url).await;
+                self.client(url, reach, Arc::new(self.tls_of(url)?), permit)?
+            }
         };
         let own = if home { self.headers.clone() } else { HeaderMap::new() };
         Ok(client
@@ -266,7 +270,13 @@ impl Transport {
         Err(Error::BadResponse { url: shown(&url), reason })
     }
 
-    fn client(&self, url: &Url, reach: Reach, tls: Arc<Tls>) -> Result<Client> {
+    fn client(
+        &self,
+        url: &Url,
+        reach: Reach,
+        tls: Arc<Tls>,
+        permit: Option<&Permit>,
+    ) -> Result<Client> {
         reach.check_url(url).map_err(|refused| refuse(url, refused))?;
         // By way of a proxy, it is the proxy's address that is connected to, which is the user's
         // to choose, and the proxy that resolves the name.
@@ -274,8 +284,8 @@ impl Transport {
         let reach = if proxied { Reach::Any } else { reach };
         let tls = (url.scheme() == "https").then_some(tls);
         let (way, connections) = (Way { tls, reach }, &self.connections);
-        match &self.traffic {
-            Some(traffic) => traffic.client(way, |way| connections.make(way)),
+        match permit {
+            Some(permit) => permit.client(way, |way| connections.make(way)),
             None => connections.client(way),
         }
     }

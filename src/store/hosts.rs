@@ -132,6 +132,7 @@ impl Hosts {
         let closed = Closed { from, until: from.saturating_add(whole_millis(time)) };
         let aside = Aside::new(dir)?;
         aside.file().write_all(closed.to_line().as_bytes()).context("write", dir.path_of(&name))?;
+        aside.set_mode(dir.file_mode())?;
         aside.name_over(dir, &name)?;
         Ok(())
     }
