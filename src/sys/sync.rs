@@ -52,9 +52,9 @@ pub(crate) fn sync_together(files: &[&File], path: &Path) -> Result<()> {
     let Some((first, rest)) = files.split_first() else {
         return Ok(());
     };
-    sync_data(first, path)?;
+    let sync_all = |files: &[&File]| files.iter().try_for_each(|file| sync_data(file, path));
+    sync_all(std::slice::from_ref(first))?;
     std::thread::scope(|scope| {
-        let sync_all = |files: &[&File]| files.iter().try_for_each(|file| sync_data(file, path));
         let threads: Vec<_> = rest
             .chunks(rest.len().div_ceil(SYNC_THREADS).max(1))
             .map(|share| scope.spawn(move || sync_all(share)))

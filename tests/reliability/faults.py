@@ -82,6 +82,11 @@ class Scene:
         yield run("put", "blob", "put", "-", data=b"one")[0]
         yield run("put", "blob", "put", "-", data=b"one")[0]
         yield run("put", "blob", "put", "--algorithm=sha512", "-", data=b"two")[0]
+        several = [os.path.join(base, name) for name in ("three", "four", "five")]
+        for path in several:
+            with open(path, "w", encoding="ascii") as file:
+                file.write(os.path.basename(path))
+        yield run("put", "blob", "put", *several)[0]
         yield run("tag", "tag", image, "other:v1")[0]
         yield run("tag", "tag", image, "other:v1")[0]
         lease, done = run("lease-add", "lease", "add", digest)

@@ -119,6 +119,16 @@ def store_is_whole(trace):
         yield "the command ended before the file version was durable"
 
 
+def store_is_durable(trace):
+    """Whoever finds a store makes it durable before relying on it: its maker may not have come so far."""
+    lease = next((it for it in trace.of(*NAMING) if "/.layerstore/leases/" in it.path), None)
+    if lease is None:
+        return
+    private = lease.path.partition("/.layerstore/")[0] + "/.layerstore"
+    if not trace.synced(private, 0, lease.begin):
+        yield f"{private} was not durable before it was relied on"
+
+
 def pinned_before_looked(trace):
     """No blob is looked for before a lease pins it."""
     appended = [it for it in trace.of("write") if "/.layerstore/leases/" in it.path]
@@ -241,8 +251,8 @@ EVERYWHERE = (
 )
 RULES = {
     "init": (store_is_whole,),
-    "pull": (all_pinned_before_looked, found_blobs_promised, root_synced),
-    "put": (all_pinned_before_looked, found_blobs_promised),
+    "pull": (store_is_durable, all_pinned_before_looked, found_blobs_promised, root_synced),
+    "put": (store_is_durable, all_pinned_before_looked, found_blobs_promised),
     "tag": (pinned_before_looked, found_blobs_promised, root_synced),
     "rm": (root_synced,),
     "lease-add": (pinned_before_looked, found_blobs_promised, lasting_lease),
