@@ -253,6 +253,10 @@ impl Driver {
                 self.expected.lasting.insert(id, root);
             }
             Err(Error::BlobNotFound { .. }) => assert!(!whole),
+            // One that is damaged is kept no more than one that is not there.
+            Err(Error::DigestMismatch { .. }) => {
+                assert_eq!(self.expected.blobs.get(&root), Some(&false));
+            }
             Err(other) => panic!("{other}"),
         }
     }

@@ -145,7 +145,11 @@ impl Expected {
     /// Whether all is there that a root is made of; platforms of an index may be absent.
     pub(crate) fn is_whole(&self, root: usize) -> bool {
         let children = &known()[root].children;
+        // Of an index one platform has to be there.
         let optional = root == 7;
+        if optional && !children.iter().any(|child| self.is_there(*child)) {
+            return false;
+        }
         self.is_there(root)
             && children.iter().all(|child| match optional && !self.is_there(*child) {
                 true => true,
