@@ -8,6 +8,7 @@ mod peers;
 #[path = "tools/store.rs"]
 mod store;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -63,23 +64,31 @@ fn large_image(data: &Path, size: u64, name: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The connections that nginx has now, by the kernel: those that clients have closed are none.
-fn established(address: &str) -> usize {
+/// The connections that nginx has now, by the kernel, each by its client's address: those that
+/// clients have closed are none.
+fn established(address: &str) -> BTreeSet<String> {
     let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
     let own = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let is_one = |line: &&str| {
+    let client = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        words[1].ends_with(&own) && words[3] == "01"
+        (words[1].ends_with(&own) && words[3] == "01").then(|| words[2].to_owned())
     };
-    table.lines().skip(1).filter(is_one).count()
+    table.lines().skip(1).filter_map(client).collect()
 }
 
 /// The most connections that there were at once until all of these had ended.
+///
+/// The kernel does not give its table as it was at one moment: a connection that was closed and one
+/// that was opened for it while it was read can both be in it. What two readings in turn have was
+/// there between them.
 fn peak(address: &str, mut pulls: Vec<Child>) -> usize {
     let mut peak = 0;
+    let mut before = BTreeSet::new();
     while pulls.iter_mut().any(|pull| pull.try_wait().unwrap().is_none()) {
-        peak = peak.max(established(address));
+        let now = established(address);
+        peak = peak.max(before.intersection(&now).count());
+        before = now;
         std::thread::sleep(Duration::from_micros(300));
     }
     for pull in &mut pulls {
