@@ -43,6 +43,7 @@ pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
+mod present;
 mod ranges;
 pub(crate) mod refs;
 pub(crate) mod suspect;

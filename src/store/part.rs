@@ -360,11 +360,11 @@ impl Part {
                 }
                 let hex = expected.hex();
                 if !parts.rename_new(&names.part, &dir, &hex)? {
-                    match self.layout.has_blob(&expected, size)? {
+                    match self.layout.has_own_blob(&expected, size)? {
                         true => {
                             parts.unlink(&names.part)?;
                         }
-                        // What has the name is not the blob: it is healed.
+                        // What has the name is not the blob, or may not be on disk.
                         false => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
