@@ -44,6 +44,7 @@ mod part;
 pub(crate) mod part_names;
 mod part_state;
 mod present;
+mod pulse;
 mod ranges;
 pub(crate) mod refs;
 pub(crate) mod suspect;
@@ -64,8 +65,9 @@ pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
-pub use part::{Part, Pulse};
+pub use part::Part;
 pub use part_state::Version;
+pub use pulse::Pulse;
 pub use usage::{Amount, ImageUsage, Usage};
 
 use access::Sharing;
