@@ -93,7 +93,7 @@ impl IngestBatch {
     pub fn commit(mut self) -> Result<Vec<Pinned>> {
         self.flush()?;
         // Once, and also where every blob was there: see `Ingest::commit`.
-        self.layout.make_algorithm(self.algorithm)?.sync()?;
+        self.layout.sync_names(self.algorithm)?;
         Ok(self.done)
     }
 

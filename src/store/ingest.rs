@@ -67,7 +67,7 @@ impl Ingest {
             false => place_aside(&self.layout, self.aside, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
-        dir.sync()?;
+        self.layout.sync_names(digest.algorithm())?;
         self.hasher.keep(&digest);
         Ok(pinned)
     }

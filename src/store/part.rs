@@ -309,7 +309,7 @@ impl Part {
     pub fn commit(self) -> Result<()> {
         let (layout, algorithm) = (self.layout.clone(), self.pinned.digest().algorithm());
         self.commit_unsynced()?;
-        layout.make_algorithm(algorithm)?.sync()
+        layout.sync_names(algorithm)
     }
 
     /// As [`commit`](Part::commit), but the name is durable only after a sync of its directory,

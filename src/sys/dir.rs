@@ -92,30 +92,49 @@ impl Dir {
     }
 
     /// Makes a directory, its parents too, for its owner alone whatever the umask. Each new name
-    /// is made durable.
+    /// is made durable, and that of the last directory that was there: another process that makes
+    /// the same ones syncs each before it makes the next.
     pub(crate) fn create_root(path: &Path) -> Result<Dir> {
-        let parent = match path.parent() {
+        let above = match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
             Some(parent) => parent,
             None => return Dir::open_root(path).context("open", path),
         };
-        let parent = match Dir::open_root(parent) {
-            Ok(parent) => parent,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Dir::create_root(parent)?,
-            Err(error) => return Err(error).context("open", parent),
+        let (parent, was_there) = match Dir::open_root(above) {
+            Ok(parent) => (parent, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (Dir::create_root(above)?, false)
+            }
+            Err(error) => return Err(error).context("open", above),
         };
         let Some(name) = path.file_name().and_then(OsStr::to_str) else {
             return Dir::open_root(path).context("open", path);
         };
         match parent.open_dir(name) {
-            Ok(Some(dir)) => Ok(dir),
+            Ok(Some(dir)) => {
+                parent.sync_name_of(&dir)?;
+                Ok(dir)
+            }
             // A symbolic link that the user made: it is theirs to follow.
             Err(_) => Dir::open_root(path).context("open", path),
             Ok(None) => {
+                // Who may not open it has not made what is in it either.
+                if was_there && let Ok(grandparent) = Dir::open_root(&above.join("..")) {
+                    grandparent.sync_name_of(&parent)?;
+                }
                 let made = parent.make_dir(name)?;
                 parent.sync()?;
                 Ok(made)
             }
+        }
+    }
+
+    /// Makes the name of a directory in this one durable, unless something is mounted there: then it
+    /// is nobody's to make, and this one may be of a file system that nobody can write to.
+    fn sync_name_of(&self, dir: &Dir) -> Result<()> {
+        match self.meta_of_self()?.id.0 == dir.meta_of_self()?.id.0 {
+            true => self.sync(),
+            false => Ok(()),
         }
     }
 
