@@ -192,13 +192,13 @@ impl Layout {
         Ok(Some(cell.get_or_init(|| dir)))
     }
 
-    /// The directory of an algorithm's blobs, made and durable if it was not there.
+    /// The directory of an algorithm's blobs, made if it was not there. Its name is durable when a
+    /// name in it [is](Layout::sync_names).
     pub(crate) fn make_algorithm(&self, algorithm: Algorithm) -> Result<&Dir> {
         match self.algorithm(algorithm)? {
             Some(dir) => Ok(dir),
             None => {
                 let dir = self.blobs.make_dir(algorithm.name())?;
-                self.blobs.sync()?;
                 Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
             }
         }
