@@ -192,8 +192,10 @@ impl Dir {
     /// has just made.
     pub(crate) fn make_dir(&self, name: &str) -> Result<Dir> {
         match rustix::fs::mkdirat(&self.0.fd, name, Mode::RWXU) {
-            Ok(()) => self.grant(name).context("set the mode of", self.path_of(name))?,
-            Err(Errno::EXIST) => {}
+            // Its maker may have died before it had its mode.
+            Ok(()) | Err(Errno::EXIST) => {
+                self.grant(name).context("set the mode of", self.path_of(name))?;
+            }
             Err(error) => return Err(error).context("make the directory", self.path_of(name)),
         }
         self.open_dir(name)?.ok_or_else(|| Error::Damaged {
@@ -202,13 +204,17 @@ impl Dir {
         })
     }
 
-    /// Gives a new directory what the umask took away. With a umask of 0777 it cannot be opened
-    /// before, but for its path.
+    /// Gives a directory what the umask took away. With a umask of 0777 it cannot be opened
+    /// before, but for its path. What another user made is for them to set right, and what is no
+    /// directory is for who opens it to refuse.
     fn grant(&self, name: &str) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let fd = open_beneath(&self.0.fd, name, flags, Mode::empty())?;
-        let (mode, wanted) = (Meta::from(&rustix::fs::fstat(&fd)?).mode, self.1.of_dirs());
-        if mode & wanted == wanted {
+        let fd = match open_beneath(&self.0.fd, name, flags, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+            opened => opened?,
+        };
+        let (meta, wanted) = (Meta::from(&rustix::fs::fstat(&fd)?), self.1.of_dirs());
+        if meta.mode & wanted == wanted || meta.owner != super::current_user() {
             return Ok(());
         }
         let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
