@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode};
+use rustix::fs::{FallocateFlags, Mode, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
@@ -98,6 +98,13 @@ pub(crate) fn read_some_at(file: &File, bytes: &mut [u8], start: u64) -> std::io
 /// Sets the permission bits of an open file, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)
+}
+
+/// Gives an open file the time of now.
+pub(crate) fn set_time(file: &File, path: &Path) -> Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    rustix::fs::futimens(file, &times).context("set the time of", path)
 }
 
 /// Takes all bytes out of a file and goes back to its start.
