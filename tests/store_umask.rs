@@ -53,15 +53,6 @@ fn modes_do_not_depend_on_the_umask() {
     }
 }
 
-/// Modes do not hold root back: as root, the child becomes another user.
-fn unprivileged(dir: &Path) -> Vec<String> {
-    if !is_root() {
-        return Vec::new();
-    }
-    std::os::unix::fs::chown(dir, Some(65534), Some(65534)).unwrap();
-    ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"].map(str::to_owned).into()
-}
-
 fn look(dir: &Path, umask: &str) {
     let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
     let mut dirs = vec![dir.to_owned()];

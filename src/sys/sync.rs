@@ -57,10 +57,16 @@ pub(crate) fn sync_together(files: &[&File], path: &Path) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = rest
             .chunks(rest.len().div_ceil(SYNC_THREADS).max(1))
-            .map(|share| scope.spawn(move || sync_all(share)))
+            .map(|share| {
+                let builder = std::thread::Builder::new();
+                (share, builder.spawn_scoped(scope, move || sync_all(share)))
+            })
             .collect();
-        // Each is waited for, whatever the others say.
-        let ends: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        // Each is waited for, whatever the others say. Where no thread is to be had, this one does it.
+        let end = |(share, thread): (_, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| {
+            thread.map_or_else(|_| Ok(sync_all(share)), |thread| thread.join())
+        };
+        let ends: Vec<_> = threads.into_iter().map(end).collect();
         ends.into_iter().try_for_each(|end| end.unwrap_or_else(|it| std::panic::resume_unwind(it)))
     })
 }
