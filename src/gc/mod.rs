@@ -9,6 +9,7 @@
 mod hosts;
 mod live;
 mod mark;
+mod origins;
 mod orphans;
 mod parts;
 mod referrers;
@@ -148,6 +149,7 @@ impl Cycle<'_> {
         referrers::find(self.store, &mut self.marker)?;
         self.sweep()?;
         self.remove_orphans()?;
+        self.tidy_origins()?;
         self.expire_parts()?;
         self.expire_hosts()
     }

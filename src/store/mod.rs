@@ -12,6 +12,7 @@
 //!     parts/ALGORITHM-HEX.{part,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
+//!     origins/              which repositories have a blob, for its repair
 //!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
@@ -39,6 +40,7 @@ mod lease;
 mod lease_record;
 pub(crate) mod leases;
 mod line;
+pub(crate) mod origins;
 pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
@@ -73,7 +75,7 @@ pub(crate) use layout::Layout;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::oci::{Algorithm, Descriptor, Digest, Document};
+use crate::oci::{Algorithm, Descriptor, Digest, Document, Reference};
 
 /// A store of blobs and refs in a directory, shared by any number of processes.
 ///
@@ -374,6 +376,23 @@ impl BlobStore {
     /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
     pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
         refs::remove(&self.layout, names)
+    }
+
+    /// Where a blob came from: the repositories that it was pulled from, as names with its digest, the
+    /// one that was pulled from last first; 16 at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Unsafe`].
+    pub fn origins(&self, digest: &Digest) -> Result<Vec<Reference>> {
+        let found = origins::of(&self.layout, &[*digest].into())?;
+        Ok(found.into_values().next().unwrap_or_default())
+    }
+
+    /// Writes down that blobs are to be had from the repository of `image`, and of each whether it was
+    /// just fetched from there. Nothing relies on it: that it fails is no error.
+    pub fn record_origins(&self, image: &Reference, blobs: &[(Digest, bool)]) {
+        origins::record(&self.layout, image, blobs);
     }
 
     /// All blobs that a root leads to, each once, parents before children.

@@ -42,6 +42,9 @@ const MAX_HOST: u64 = 256;
 /// The hashes of a blob's groups, which come with a whole blob that is large.
 const OUTBOARD: &str = ".layerstore/outboard";
 
+/// Which repositories have blobs: of what was fetched, whether the pull came to its end or not.
+const ORIGINS: &str = ".layerstore/origins";
+
 /// What is different and may not be: nothing may have gone or changed, and what is new is a part,
 /// a whole blob that has the digest it is named by, the hashes of its groups, or a note about a host.
 pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
@@ -65,7 +68,8 @@ pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
         let outboard = name
             .strip_prefix(OUTBOARD)
             .is_some_and(|rest| digest.is_empty() || after.contains_key(&format!("blobs{rest}")));
-        if !part && !blob && !host && !outboard {
+        let origin = name.starts_with(ORIGINS);
+        if !part && !blob && !host && !outboard && !origin {
             harm.push(format!("{name} is new: {entry:?}"));
         }
     }

@@ -3,7 +3,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
 use crate::store::part_names::{self, PartNames};
-use crate::store::{collector, hosts, leases};
+use crate::store::{collector, hosts, leases, origins};
 use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -14,7 +14,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
     &["version", "reserve"],
-    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "hosts"],
+    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "origins", "hosts"],
 );
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
@@ -31,6 +31,7 @@ pub(super) fn look(
     look.leases()?;
     look.parts()?;
     look.hosts()?;
+    look.origins()?;
     look.blobs()?;
     for name in layout.quarantine.names()? {
         name?;
@@ -174,6 +175,23 @@ impl Look<'_> {
                     self.file(&format!(".layerstore/hosts/{name}"), &meta);
                 }
                 Some(_) => self.unknown(".layerstore/hosts/", &name),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn origins(&mut self) -> Result<()> {
+        let Some(dir) = self.layout.private.open_dir(origins::FOLDER).ok().flatten() else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            match dir.meta(&name)? {
+                Some(meta) if origins::is_name(&name) => {
+                    self.file(&format!(".layerstore/{}/{name}", origins::FOLDER), &meta);
+                }
+                Some(_) => self.unknown(&format!(".layerstore/{}/", origins::FOLDER), &name),
                 None => {}
             }
         }
