@@ -13,6 +13,7 @@
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
 //!     origins/              which repositories have a blob, for its repair
+//!     refs                  a copy of index.json, in case that is lost
 //!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
@@ -45,8 +46,13 @@ pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
+pub(crate) mod quarantine;
 mod ranges;
+mod recover;
 pub(crate) mod refs;
+mod refs_copy;
+mod repair;
+mod seed;
 pub(crate) mod suspect;
 mod usage;
 mod verified;
@@ -67,6 +73,7 @@ pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
 pub use part_state::Version;
+pub use recover::{MissingName, RefsRepair, Unnamed};
 pub use usage::{Amount, ImageUsage, Usage};
 
 use access::Sharing;
@@ -243,7 +250,7 @@ impl BlobStore {
     }
 
     /// Asks to download a blob: one process at a time holds its part. What an earlier holder left
-    /// in it is read and hashed before this returns.
+    /// in it is read and hashed before this returns, and what is good of a damaged blob is taken over.
     ///
     /// # Errors
     ///
@@ -367,6 +374,17 @@ impl BlobStore {
     /// [`Error::RefNotFound`], and as of [`publish`](BlobStore::publish).
     pub fn tag(&self, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
         refs::tag(&self.layout, lease, source, name)
+    }
+
+    /// Names a manifest or an index that is there, with all that it is made of, and that may have no
+    /// name; its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`] if it, or something of it, is not there; [`Error::InvalidDocument`] if
+    /// it is neither; and as of [`publish`](BlobStore::publish).
+    pub fn tag_digest(&self, lease: &Lease, digest: &Digest, name: &str) -> Result<Descriptor> {
+        refs::tag_digest(&self.layout, lease, digest, name)
     }
 
     /// Removes names, durably; for each, whether it was there. Their blobs stay until a collection.

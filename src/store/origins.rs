@@ -252,7 +252,7 @@ fn named(name: &str, text: String) -> Option<String> {
 }
 
 /// The text by which a repository is known.
-fn repository_of(image: &Reference) -> String {
+pub(super) fn repository_of(image: &Reference) -> String {
     format!("{}/{}", image.registry(), image.repository())
 }
 

@@ -17,7 +17,7 @@ use super::layout::{Layout, read_small};
 use super::line;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::sys::{self, Aside};
+use crate::sys::Aside;
 
 /// The file, below `.layerstore`.
 pub(crate) const NAME: &str = "refs";
@@ -30,14 +30,12 @@ pub(crate) struct RefsCopy {
 }
 
 impl RefsCopy {
-    /// Writes a copy of these bytes aside. They are on their way to the disk when this returns, so
-    /// that its sync costs little after that of `index.json` itself.
+    /// Writes a copy of these bytes aside.
     pub(crate) fn write(layout: &Layout, index: &[u8]) -> Result<RefsCopy> {
         let aside = Aside::hidden(&layout.private)?;
         aside.file().write_all(heading(index).as_bytes()).context("write to", aside.path())?;
         aside.file().write_all(index).context("write to", aside.path())?;
         aside.set_mode(layout.private.file_mode())?;
-        sys::start_writeback(aside.file(), 0, 0, &aside.path())?;
         Ok(RefsCopy { aside })
     }
 

@@ -7,7 +7,8 @@ Every fault that is found is printed on a line. Exits with 1 if there is one. Wh
 moment, also after a kill or a power cut and before anything was repaired:
 
 - oci-layout, index.json, version, leases parse; no file but what docs/format.md knows;
-- each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests;
+- each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests; so
+  does what the copy of index.json says, if there is one;
 - every name under blobs/ is the hash of its file;
 - acknowledged leases are there, and what they keep; so are acknowledged blobs, until a collection;
 - nobody holds a lock (--busy, for a store in use, leaves this out).
@@ -33,7 +34,7 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
-        "outboard", "suspect", "origins",
+        "outboard", "suspect", "origins", "refs",
     },
     ".layerstore/locks": set(layout.LOCKS),
     ".layerstore/quarantine": set(),
@@ -218,6 +219,20 @@ class _Look:
             if found not in admissible:
                 allowed = " or ".join(sorted(str(it) for it in admissible))
                 self.report.add("ref", f"{name} is {found} and should be {allowed}")
+        self.copied_refs()
+
+    def copied_refs(self):
+        """What was acknowledged is in the copy of index.json too, once there is one."""
+        try:
+            named = layout.copied_refs(self.root)
+        except Damage as damage:
+            self.report.add("copy", str(damage))
+            return
+        for name, admissible in self.expected.refs.items() if named is not None else ():
+            found = named[name]["digest"] if name in named else None
+            if found not in admissible:
+                allowed = " or ".join(sorted(str(it) for it in admissible))
+                self.report.add("copy", f"the copy of {name} is {found} and should be {allowed}")
 
     def leases(self, strict, now):
         try:

@@ -97,6 +97,15 @@ def index_is_durable(trace):
             yield "the command ended before the new index.json was durable"
 
 
+def copy_is_durable(trace):
+    """So is the copy of index.json, which stands in for it should it be lost."""
+    for name in trace.of(*NAMING):
+        private, last = os.path.split(name.path)
+        if last == "refs" and private.endswith("/.layerstore"):
+            if not trace.synced(private, name.end, trace.end):
+                yield "the command ended before the copy of index.json was durable"
+
+
 # --- By command -------------------------------------------------------------------------------
 
 
@@ -248,6 +257,7 @@ def commits_are_durable(trace):
 
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
+    copy_is_durable,
 )
 RULES = {
     "init": (store_is_whole,),

@@ -3,7 +3,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
 use crate::store::part_names::{self, PartNames};
-use crate::store::{collector, hosts, leases, origins};
+use crate::store::{collector, hosts, leases, origins, refs, refs_copy};
 use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -13,7 +13,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
-    &["version", "reserve"],
+    &["version", "reserve", refs_copy::NAME],
     &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "origins", "hosts"],
 );
 
@@ -27,6 +27,7 @@ pub(super) fn look(
     look.versions();
     look.known(&layout.root, "", IN_ROOT)?;
     look.known(&layout.private, ".layerstore/", PRIVATE)?;
+    look.refs_copy();
     look.locks()?;
     look.leases()?;
     look.parts()?;
@@ -85,6 +86,14 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    fn refs_copy(&mut self) {
+        if let Err(error) = refs_copy::read(self.layout, refs::MAX_INDEX) {
+            let path = format!(".layerstore/{}", refs_copy::NAME);
+            let message = format!("{error}; `store check --repair` copies it anew");
+            self.findings.add(DamageKind::RefsCopy, path, message);
+        }
     }
 
     fn locks(&mut self) -> Result<()> {
@@ -285,5 +294,5 @@ impl Look<'_> {
 
 /// What an error at a blob says.
 pub(super) fn finding(digest: Digest, error: &Error) -> Finding {
-    Finding { kind: kind_of(error), digest, message: error.to_string() }
+    Finding { kind: kind_of(error), digest, message: error.to_string(), descriptor: None }
 }
