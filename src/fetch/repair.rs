@@ -218,7 +218,8 @@ impl Repair<'_> {
     /// Of an index of which nothing is there: the manifests that were pulled once, or else those that
     /// a pull would bring.
     async fn note_platforms(&mut self, index: Digest, refs: &[String]) -> Result<()> {
-        let (store, platform) = (self.puller.store().clone(), self.puller.platform_choice().clone());
+        let (store, platform) =
+            (self.puller.store().clone(), self.puller.platform_choice().clone());
         let children = blocking(move || {
             let Some((_, Document::Index(index))) = store.sniff(&index) else {
                 return Ok(Vec::new());

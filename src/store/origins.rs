@@ -180,11 +180,7 @@ pub(crate) fn tidy(
     Ok(())
 }
 
-fn tidy_file(
-    dir: &Dir,
-    name: &str,
-    kept: &mut impl FnMut(&Digest) -> Result<bool>,
-) -> Result<()> {
+fn tidy_file(dir: &Dir, name: &str, kept: &mut impl FnMut(&Digest) -> Result<bool>) -> Result<()> {
     let Some(file) = dir.open_writable(name)? else {
         return Ok(());
     };
@@ -353,8 +349,8 @@ mod tests {
         let from = path(&temp, "docker.io/library/a");
         std::fs::copy(&from, path(&temp, "docker.io/library/b")).unwrap();
         for text in ["docker.io/library/c:latest", "c", "docker.io/library/../c", "\u{1b}[31m"] {
-            let lines = Record::Repository(text.to_owned()).to_line()
-                + &Record::Blob(digest(1)).to_line();
+            let lines =
+                Record::Repository(text.to_owned()).to_line() + &Record::Blob(digest(1)).to_line();
             std::fs::write(path(&temp, text), lines).unwrap();
         }
         std::fs::write(path(&temp, "big"), vec![b'x'; 3 << 20]).unwrap();

@@ -144,9 +144,9 @@ impl Outboards {
         }
         let len = u64::from_le_bytes(len);
         // A length that is made up has no file of its length.
-        let is_possible = len <= Meta::of(&file).context("look at", dir.path_of(&digest.hex()))?.len
-            / RECORD as u64
-            * GROUP as u64;
+        let is_possible = len
+            <= Meta::of(&file).context("look at", dir.path_of(&digest.hex()))?.len / RECORD as u64
+                * GROUP as u64;
         match is_possible {
             true => Ok(self.open(digest, len)?.map(|_| len)),
             false => Ok(None),

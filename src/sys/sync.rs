@@ -82,7 +82,10 @@ pub(crate) fn append(mut file: &File, bytes: &[u8], path: &Path) -> Result<()> {
 
 /// Whether the disk, or the file system on it, does not give back what it was given.
 pub(crate) fn is_bad_disk(error: &std::io::Error) -> bool {
-    [Errno::IO, Errno::UCLEAN, Errno::BADMSG].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
+    [Errno::IO, Errno::UCLEAN, Errno::BADMSG]
+        .map(Errno::raw_os_error)
+        .map(Some)
+        .contains(&error.raw_os_error())
 }
 
 /// Whether a symbolic link was in the way.

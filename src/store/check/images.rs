@@ -158,8 +158,7 @@ impl<'a> Walk<'a> {
                 let message =
                     format!("the {what} {digest} of {size} bytes is missing; pull the image again");
                 let descriptor = Some(Box::new(descriptor.clone()));
-                let found =
-                    Finding { kind: DamageKind::MissingBlob, digest, message, descriptor };
+                let found = Finding { kind: DamageKind::MissingBlob, digest, message, descriptor };
                 return Below { present: false, whole: false, missing: vec![found] };
             }
             Ok(Some(meta)) if !meta.is_file => {
@@ -247,7 +246,12 @@ impl<'a> Walk<'a> {
                 "the index {digest} is there, but none of its {count} manifests is; pull the image \
                  again"
             );
-            missing.push(Finding { kind: DamageKind::NoPlatform, digest, message, descriptor: None });
+            missing.push(Finding {
+                kind: DamageKind::NoPlatform,
+                digest,
+                message,
+                descriptor: None,
+            });
         }
         Below { present: true, whole: any_whole, missing }
     }

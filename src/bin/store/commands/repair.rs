@@ -92,7 +92,9 @@ fn refs_text(refs: &RefsRepair, out: &mut Output) -> Result<(), Failure> {
             "index.json: rebuilt from its copy, with {}",
             human::count(restored.len() as u64, "image name")
         ))?,
-        (true, false) => out.line("index.json: rebuilt, and the names are lost, for there is no copy")?,
+        (true, false) => {
+            out.line("index.json: rebuilt, and the names are lost, for there is no copy")?
+        }
     }
     if !unnamed.is_empty() {
         out.line("these images have no name, and can be given one:")?;
@@ -107,18 +109,18 @@ fn refs_text(refs: &RefsRepair, out: &mut Output) -> Result<(), Failure> {
     }
     for it in missing {
         let (name, digest) = (&it.name, &it.digest);
-        out.line(format!("note: {name} was there once; to have it again: store tag {digest} {name}"))?;
+        out.line(format!(
+            "note: {name} was there once; to have it again: store tag {digest} {name}"
+        ))?;
     }
     Ok(())
 }
 
 fn mended_text(it: &Mended, out: &mut Output) -> Result<(), Failure> {
     let how = match &it.from {
-        Some(from) => format!(
-            "{} of {} from {from}",
-            human::size(it.fetched_bytes),
-            human::size(it.size)
-        ),
+        Some(from) => {
+            format!("{} of {} from {from}", human::size(it.fetched_bytes), human::size(it.size))
+        }
         None => "another process brought it".to_owned(),
     };
     out.line(format!("mended: {}: {how}", it.digest))
