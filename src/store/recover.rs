@@ -9,15 +9,15 @@ use super::index_file::IndexFile;
 use super::layout::Layout;
 use super::refs;
 use super::refs_copy::{self, RefsCopy};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
 use crate::sys;
 
 /// What a rebuilt `index.json` calls images whose names are lost, with the first 64 digits of the
 /// digest as the tag: a name keeps them from the collector, and can be moved and removed like any.
 const RECOVERED: &str = "localhost/recovered";
-/// Where `index.json` is kept, as it was found, in `quarantine/`.
-pub(crate) const BROKEN: &str = "index.json";
+/// What the names begin with under which `index.json` is kept, as it was found, in `quarantine/`.
+const BROKEN: &str = "index.json-";
 
 /// What became of the refs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -150,7 +150,8 @@ fn rebuild(layout: &Layout, copy: Option<(Vec<u8>, IndexFile)>) -> Result<RefsRe
     }
     // Until the new one has its place there is none, which is what there was before.
     if layout.root.meta("index.json")?.is_some() {
-        layout.root.rename("index.json", &layout.quarantine, BROKEN)?;
+        let random = sys::random_name().context("keep", layout.root.path_of("index.json"))?;
+        layout.root.rename("index.json", &layout.quarantine, &format!("{BROKEN}{random}"))?;
     }
     refs::write(layout, &bytes)?;
     let wanted = repair.unnamed.iter().map(|it| it.digest).collect();

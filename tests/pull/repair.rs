@@ -203,7 +203,7 @@ fn a_server_that_sends_wrong_bytes_mends_nothing() {
     let (world, image) = pulled(500_000);
     let layer = &image.layers[0].digest;
     flip(&path(&world, layer), 200_000, 5);
-    let fault = world.registry.fault(Fault::on("GET", layer).then(Action::wrong_digest()));
+    let fault = world.registry.fault(Fault::on("GET", layer).then(Action::Corrupt(100)));
     let report = repair(&world);
     assert!(!report.is_sound() && fault.hits() > 0, "{report:?}");
     assert!(!world.has_blob(layer), "in quarantine, and nothing in its place");
