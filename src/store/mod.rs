@@ -46,6 +46,8 @@ pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
+mod present;
+mod pulse;
 pub(crate) mod quarantine;
 mod ranges;
 mod recover;
@@ -71,8 +73,9 @@ pub use index_file::Ref;
 pub use ingest::Ingest;
 pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
-pub use part::{Part, Pulse};
+pub use part::Part;
 pub use part_state::Version;
+pub use pulse::Pulse;
 pub use recover::{MissingName, RefsRepair, Unnamed};
 pub use usage::{Amount, ImageUsage, Usage};
 
@@ -82,7 +85,7 @@ pub(crate) use layout::Layout;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::oci::{Algorithm, Descriptor, Digest, Document, Reference};
+use crate::oci::{Algorithm, Descriptor, Digest, Document};
 
 /// A store of blobs and refs in a directory, shared by any number of processes.
 ///
@@ -376,17 +379,6 @@ impl BlobStore {
         refs::tag(&self.layout, lease, source, name)
     }
 
-    /// Names a manifest or an index that is there, with all that it is made of, and that may have no
-    /// name; its descriptor.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BlobNotFound`] if it, or something of it, is not there; [`Error::InvalidDocument`] if
-    /// it is neither; and as of [`publish`](BlobStore::publish).
-    pub fn tag_digest(&self, lease: &Lease, digest: &Digest, name: &str) -> Result<Descriptor> {
-        refs::tag_digest(&self.layout, lease, digest, name)
-    }
-
     /// Removes names, durably; for each, whether it was there. Their blobs stay until a collection.
     ///
     /// # Errors
@@ -394,23 +386,6 @@ impl BlobStore {
     /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
     pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
         refs::remove(&self.layout, names)
-    }
-
-    /// Where a blob came from: the repositories that it was pulled from, as names with its digest, the
-    /// one that was pulled from last first; 16 at most.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::Unsafe`].
-    pub fn origins(&self, digest: &Digest) -> Result<Vec<Reference>> {
-        let found = origins::of(&self.layout, &[*digest].into())?;
-        Ok(found.into_values().next().unwrap_or_default())
-    }
-
-    /// Writes down that blobs are to be had from the repository of `image`, and of each whether it was
-    /// just fetched from there. Nothing relies on it: that it fails is no error.
-    pub fn record_origins(&self, image: &Reference, blobs: &[(Digest, bool)]) {
-        origins::record(&self.layout, image, blobs);
     }
 
     /// All blobs that a root leads to, each once, parents before children.

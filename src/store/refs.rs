@@ -2,11 +2,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::blob::Blob;
+use super::closure::{self, closure};
 use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use super::refs_copy::{self, RefsCopy};
-use super::{closure, recover};
+use super::{present, recover};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
@@ -35,11 +36,17 @@ pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
 /// it adds is pinned by its lease.
 pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Ref>> {
     let refs = read(layout)?;
-    if let Some(file) = layout.root.open_file("index.json")? {
-        sys::sync_data(&file, &layout.root.path_of("index.json"))?;
-    }
+    sync_index(layout)?;
     layout.root.sync()?;
     Ok(refs)
+}
+
+/// Makes the bytes of `index.json` durable: another tool may have written it and synced nothing.
+fn sync_index(layout: &Layout) -> Result<()> {
+    match layout.root.open_file("index.json")? {
+        Some(file) => sys::sync_data(&file, &layout.root.path_of("index.json")),
+        None => Ok(()),
+    }
 }
 
 /// Names an image all of whose blobs are in place: the last step of a pull.
@@ -64,8 +71,12 @@ pub(crate) fn publish(
         return Err(incomplete(target.digest));
     }
     for pinned in closure {
-        if !pinned.look()? {
-            return Err(incomplete(*pinned.digest()));
+        match layout.find_blob(pinned.digest(), pinned.size())? {
+            None => return Err(incomplete(*pinned.digest())),
+            Some(meta) if present::is_of_others(&meta) => {
+                present::sync_one(layout, pinned.digest())?;
+            }
+            Some(_) => {}
         }
     }
     update(layout, |index| index.set(name, target))
@@ -108,6 +119,8 @@ pub(crate) fn tag_digest(
 
 fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descriptor> {
     // Another tool may have written the source, and have synced nothing.
+    let nodes = closure(layout, &target)?;
+    present::sync(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
     for algorithm in Algorithm::ALL {
         if let Some(dir) = layout.algorithm(algorithm)? {
             dir.sync()?;
@@ -140,6 +153,8 @@ fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Resul
     if change(&mut index) {
         write(layout, &index.to_bytes())?;
     } else {
+        // Whoever wrote it so may not have come so far as to sync it, or never does.
+        sync_index(layout)?;
         keep_copy(layout, &bytes)?;
     }
     settle(layout)?;

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use super::quarantine::{self, Fate};
 use super::recover::{self, RefsRepair};
-use super::{BlobStore, origins};
+use super::{BlobStore, Lease, origins, refs};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
 #[cfg(feature = "fetch")]
-use crate::oci::{Algorithm, Descriptor, Document};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Algorithm, Document};
+use crate::oci::{Descriptor, Digest, Reference};
 
 impl BlobStore {
     /// Rebuilds `index.json` if it is missing or makes no sense, from the copy that is kept of it, and
@@ -22,6 +22,34 @@ impl BlobStore {
     /// [`Error::Locked`], [`Error::NotDurable`], [`Error::NoSpace`], [`Error::Io`].
     pub fn recover_refs(&self) -> Result<RefsRepair> {
         recover::recover(&self.layout)
+    }
+
+    /// Names a manifest or an index that is there, with all that it is made of, and that may have no
+    /// name; its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`] if it, or something of it, is not there; [`Error::InvalidDocument`] if
+    /// it is neither; and as of [`publish`](BlobStore::publish).
+    pub fn tag_digest(&self, lease: &Lease, digest: &Digest, name: &str) -> Result<Descriptor> {
+        refs::tag_digest(&self.layout, lease, digest, name)
+    }
+
+    /// Where a blob came from: the repositories that it was pulled from, as names with its digest, the
+    /// one that was pulled from last first; 16 at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Unsafe`].
+    pub fn origins(&self, digest: &Digest) -> Result<Vec<Reference>> {
+        let found = origins::of(&self.layout, &[*digest].into())?;
+        Ok(found.into_values().next().unwrap_or_default())
+    }
+
+    /// Writes down that blobs are to be had from the repository of `image`, and of each whether it was
+    /// just fetched from there. Nothing relies on it: that it fails is no error.
+    pub fn record_origins(&self, image: &Reference, blobs: &[(Digest, bool)]) {
+        origins::record(&self.layout, image, blobs);
     }
 
     /// As [`origins`](BlobStore::origins), of many blobs.

@@ -21,6 +21,7 @@ mod referrers;
 mod repair;
 mod resume;
 mod together;
+mod turns;
 mod versions;
 
 use std::sync::{Arc, Mutex};
