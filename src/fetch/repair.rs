@@ -10,7 +10,7 @@ use super::pull::Pull;
 use super::task::blocking;
 use super::transfer::{Arrival, fetch};
 use super::{Puller, retry};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE, MediaType, Reference};
 use crate::store::{CheckOptions, CheckReport, Damage, DamageKind, RefsRepair};
 
@@ -254,6 +254,8 @@ impl Repair<'_> {
                     self.report.fetched_bytes += mended.fetched_bytes;
                     self.report.mended.push(mended);
                 }
+                // Nothing else would have room either, and what there is of it stays.
+                Err(error) if error.kind() == ErrorKind::NoSpace => return Err(error),
                 Err(error) => {
                     tracing::warn!(%digest, %error, "the blob is not mended");
                     self.failures.push((digest, error));
@@ -388,7 +390,7 @@ async fn bring_from(puller: &Puller, origin: &Reference, blob: &Descriptor) -> R
         Some(pinned) if pinned.is_present() => Ok(Arrival::Waited),
         Some(pinned) => match fetch(&pull, blob, pinned).await {
             // Nothing says what kind of blob it is, and some registries keep documents apart.
-            Err(error) if is_unknown(blob) && error.kind() == crate::ErrorKind::NotFound => {
+            Err(error) if is_unknown(blob) && error.kind() == ErrorKind::NotFound => {
                 bring_document(&pull, blob).await.map_err(|_| error)
             }
             arrival => arrival,

@@ -37,7 +37,6 @@ KNOWN = {
         "outboard", "suspect", "origins", "refs",
     },
     ".layerstore/locks": set(layout.LOCKS),
-    ".layerstore/quarantine": set(),
     "blobs": set(layout.HEX),
 }
 HIDDEN = ".new-"
@@ -130,6 +129,10 @@ class _Look:
             is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")
             self.name(".layerstore/leases", name, is_lease, temporary=True, modes=(0o600,))
             self.report.leases += is_lease
+        for name in layout.listing(self.at(".layerstore/quarantine")):
+            is_blob = layout.is_digest(name.replace("-", ":", 1))
+            is_index = re.fullmatch(r"index\.json-[0-9a-f]{32}", name) is not None
+            self.name(".layerstore/quarantine", name, is_blob or is_index)
         for name in layout.listing(self.at(".layerstore/origins")):
             is_origin = re.fullmatch(r"[0-9a-f]{32}", name) is not None
             self.name(".layerstore/origins", name, is_origin, temporary=True, modes=(0o600,))
