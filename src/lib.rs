@@ -62,8 +62,9 @@ pub use gc::{GcOptions, GcReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
-    Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState, Node,
-    Part, PartWatch, Pinned, Pulse, Queued, Ref, Role, Slot, Usage, Version,
+    Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState,
+    MissingName, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref, RefsRepair, Role, Slot,
+    Unnamed, Usage, Version,
 };
 
 /// The README's example is compiled, so that it stays true.

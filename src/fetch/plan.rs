@@ -358,7 +358,7 @@ impl Pull<'_> {
     }
 
     /// Puts a document that is in memory into the store, under the digest that it has.
-    async fn save(&self, bytes: Bytes, digest: Digest) -> Result<Pinned> {
+    pub(super) async fn save(&self, bytes: Bytes, digest: Digest) -> Result<Pinned> {
         let (store, lease) = (self.store().clone(), self.lease().clone());
         blocking(move || {
             let mut ingest = store.ingest(&lease, digest.algorithm(), MAX_DOCUMENT_SIZE)?;

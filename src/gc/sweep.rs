@@ -148,7 +148,8 @@ impl Cycle<'_> {
 
     /// Removes what writers that were killed left beside `index.json` and among the parts.
     fn remove_temporaries(&mut self) -> Result<()> {
-        for dir in [&self.layout.root, &self.layout.parts, &self.layout.leases] {
+        let Layout { root, private, parts, leases, .. } = self.layout;
+        for dir in [root, private, parts, leases] {
             for name in dir.names()? {
                 let name = name?;
                 if collector::is_temporary(&name)

@@ -80,6 +80,11 @@ impl IndexFile {
             .find_map(|entry| parse_entry(entry).ok())
     }
 
+    /// Whether an entry has this name, be it understood or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| is_named(entry, name))
+    }
+
     /// Points a name at a descriptor; whether that changed anything.
     pub(crate) fn set(&mut self, name: &str, target: &Descriptor) -> bool {
         let mut target = target.clone();

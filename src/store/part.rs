@@ -12,6 +12,7 @@ use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
+use super::seed;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{self, Aside, Filesystem, Lock};
 
@@ -248,7 +249,7 @@ impl Part {
     }
 
     /// Writes down what is there, where an account is kept.
-    fn note(&mut self) -> Result<()> {
+    pub(super) fn note(&mut self) -> Result<()> {
         (self.unnoted, self.noted) = (0, Instant::now());
         match &mut self.state {
             Some(state) => state.note(&self.ranges),
@@ -324,6 +325,7 @@ impl Part {
         }
         let actual = self.hasher.digest();
         if actual != expected {
+            seed::forget_wrong_hashes(&self.layout, self.file(), &expected, size);
             self.discard()?;
             let actual = Box::new(actual);
             return Err(Error::DigestMismatch { origin: origin(), expected, actual });

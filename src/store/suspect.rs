@@ -71,7 +71,7 @@ impl Suspects {
     }
 }
 
-fn name(digest: &Digest) -> String {
+pub(super) fn name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm(), digest.hex())
 }
 

@@ -86,6 +86,19 @@ pub(crate) fn append(mut file: &File, bytes: &[u8], path: &Path) -> Result<()> {
     file.write_all(bytes).context("write", path)
 }
 
+/// Whether the disk, or the file system on it, does not give back what it was given.
+pub(crate) fn is_bad_disk(error: &std::io::Error) -> bool {
+    [Errno::IO, Errno::UCLEAN, Errno::BADMSG]
+        .map(Errno::raw_os_error)
+        .map(Some)
+        .contains(&error.raw_os_error())
+}
+
+/// Whether a symbolic link was in the way.
+pub(crate) fn is_link(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
 /// Fills a buffer from a place of a file.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<()> {
     file.read_exact_at(bytes, start)

@@ -187,7 +187,8 @@ def power():
         function.setdefault(function_of(site), []).append(site)
     (bytes_of_part,) = function["store/part::commit_unsynced"]
     (bytes_of_put,) = function["store/ingest::finish"]
-    bytes_of_index, name_of_index = function["store/refs::update"]
+    (bytes_of_index,) = function["store/refs::write"]
+    (name_of_index,) = function["store/refs::settle"]
     return (
         (bytes_of_part, "replay", "ext4"),
         (bytes_of_part, "shutdown", "xfs"),

@@ -42,7 +42,7 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect)/", name.path):
+        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins)/", name.path):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
@@ -65,7 +65,7 @@ def directories_last(trace):
     """A new directory's name is durable before anything in it is promised. What processes agree on
     about hosts is no promise, nor is what is derived from blobs."""
     for made in trace.of("mkdirat"):
-        if re.search(r"/\.layerstore/(hosts|outboard|suspect)(/|$)", made.path):
+        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins)(/|$)", made.path):
             continue
         if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
             yield f"the directory {made.path} was promised before its name was synced"
@@ -104,6 +104,15 @@ def index_is_durable(trace):
         root, last = os.path.split(name.path)
         if last == "index.json" and not trace.synced(root, name.end, trace.end):
             yield "the command ended before the new index.json was durable"
+
+
+def copy_is_durable(trace):
+    """So is the copy of index.json, which stands in for it should it be lost."""
+    for name in trace.of(*NAMING):
+        private, last = os.path.split(name.path)
+        if last == "refs" and private.endswith("/.layerstore"):
+            if not trace.synced(private, name.end, trace.end):
+                yield "the command ended before the copy of index.json was durable"
 
 
 # --- By command -------------------------------------------------------------------------------
@@ -310,6 +319,7 @@ def commits_are_durable(trace):
 
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
+    copy_is_durable,
 )
 RULES = {
     "init": (store_is_whole, found_is_durable),

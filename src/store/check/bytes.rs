@@ -169,7 +169,8 @@ impl Reader<'_> {
              it brings it anew",
             place.map(|place| format!(", and wrong{place}")).unwrap_or_default()
         );
-        Ok(Outcome::Damaged(Finding { kind: DamageKind::WrongDigest, digest, message }))
+        let (kind, descriptor) = (DamageKind::WrongDigest, None);
+        Ok(Outcome::Damaged(Finding { kind, digest, message, descriptor }))
     }
 
     /// The first group that is not what its hashes say.
