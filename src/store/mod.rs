@@ -65,7 +65,7 @@ pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
 pub use part_state::Version;
-pub use usage::{Amount, ImageUsage, Usage};
+pub use usage::{Amount, BlobUsage, ImageUsage, Usage, UsageKept, UsageKinds};
 
 use access::Sharing;
 pub(crate) use layout::Layout;
@@ -402,7 +402,7 @@ impl BlobStore {
         check::check(&self.layout, options, progress)
     }
 
-    /// What the store takes on disk, by kind and by image.
+    /// What the store takes on disk: by kind, by what keeps it, by image and by blob.
     ///
     /// # Errors
     ///

@@ -153,7 +153,8 @@ Examples:
 
     /// Show what the store takes on disk, by kind and by image
     ///
-    /// An image shares what another image has too; the rest is freed when its last name is removed.
+    /// An image shares what another image has too; the rest is freed when its last name is removed
+    /// and a collection has run. With -v, every blob too.
     Df,
 
     /// Look for damage
