@@ -180,3 +180,38 @@ fn check_tells_programs_how_far_it_is() {
     assert_eq!(keys(&value), ["event", "blobs", "totalBlobs", "bytes", "totalBytes"]);
     assert_eq!(sandbox.run(&["check", "--read-data", "--progress", "none"]).err, "");
 }
+
+#[test]
+fn the_page_of_df_is_a_file_of_its_own() {
+    let sandbox = Sandbox::new();
+    sandbox.add_image("example.org/a:1", &[b"a"]);
+    let hostile = "</script><b title=\"'\u{202e}&";
+    let index = sandbox.root().join("index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let name = serde_json::to_string(hostile).unwrap();
+    std::fs::write(&index, text.replace("\"example.org/a:1\"", &name)).unwrap();
+
+    let page = sandbox.ok(&["df", "--html", "-"]);
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    assert!(!page.contains("</script><b") && !page.contains('\u{202e}'));
+    assert!(page.contains("<bdi>&lt;/script&gt;&lt;b title=&quot;&#39;\\u{202e}&amp;</bdi>"));
+    assert!(!page.contains("{{"), "everything is filled in");
+
+    // A file is replaced as a whole, with the mode that the umask leaves.
+    let file = sandbox.dir.path().join("page.html");
+    std::fs::write(&file, "old").unwrap();
+    let old = std::fs::File::open(&file).unwrap();
+    assert_eq!(sandbox.ok(&["df", "--html", file.to_str().unwrap()]), "");
+    assert_eq!(std::io::read_to_string(old).unwrap(), "old");
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("</html>\n"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o444, 0o444, "{mode:o}");
+    assert_eq!(std::fs::read_dir(sandbox.dir.path()).unwrap().count(), 2, "and nothing beside it");
+
+    // Not into the store, where it could be index.json; nor where it cannot be.
+    sandbox.fails(&["df", "--html", index.to_str().unwrap()], 2, "lies in the store");
+    sandbox.fails(&["df", "--html", "/nonexistent/page.html"], 1, "/nonexistent/page.html");
+    sandbox.fails(&["df", "--html", sandbox.dir.path().to_str().unwrap()], 1, "cannot write");
+    assert_eq!(sandbox.ok(&["df", "--html", "/dev/null"]), "");
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+}

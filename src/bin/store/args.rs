@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text.
 
 mod check;
+mod df;
 mod global;
 mod login;
 
@@ -14,6 +15,7 @@ use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
 pub(crate) use check::Check;
+pub(crate) use df::Df;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
@@ -155,7 +157,8 @@ Examples:
     ///
     /// An image shares what another image has too; the rest is freed when its last name is removed
     /// and a collection has run. With -v, every blob too.
-    Df,
+    #[command(after_help = df::DF_HELP)]
+    Df(Df),
 
     /// Look for damage
     ///

@@ -1,16 +1,23 @@
 //! `store df`.
 
+mod map;
+mod page;
+
 use layerstore::{Amount, BlobStore, BlobUsage, Usage};
 use serde::Serialize;
 
 use super::Outcome;
+use crate::args::Df;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Column, Output, Report};
 
-pub(super) fn run(store: &BlobStore, verbose: bool, out: &mut Output) -> Outcome {
+pub(super) fn run(store: &BlobStore, args: &Df, verbose: bool, out: &mut Output) -> Outcome {
     let usage = store.usage()?;
-    out.report(&Shown::of(&usage, verbose))?;
+    match &args.html {
+        Some(path) => page::write(store.root(), &usage, path, out)?,
+        None => out.report(&Shown::of(&usage, verbose))?,
+    }
     let mut exit = Exit::Ok;
     for image in &usage.images {
         if let Some(problem) = &image.problem {
@@ -86,7 +93,7 @@ impl Report for Shown<'_> {
 }
 
 /// How people call what JSON calls so.
-fn kind_title(name: &str) -> &str {
+fn kind_title(name: &'static str) -> &'static str {
     match name {
         "blobs" => "other blobs",
         "groupHashes" => "group hashes",
