@@ -9,7 +9,7 @@
 
   // A tile with less area than this, in square pixels, goes into one with other small ones.
   const LEAST = 90;
-  const MOST = 400;
+  const MOST = 1500;
   const HEAD = 19;
 
   const size = (bytes) => {
@@ -144,8 +144,9 @@
     if (small.length < 2) return kids;
     const what = small.every((kid) => kid.image !== undefined) ? " smaller images" : " smaller";
     const number = small.reduce((sum, kid) => sum + (kid.smaller ? kid.count : 1), 0);
-    const classes = new Set(small.map((kid) => kid.cls));
-    const merged = node(number.toLocaleString("en") + what, classes.size === 1 ? small[0].cls : "o", small, {
+    const bytesOf = (cls) => small.reduce((sum, kid) => sum + (kid.cls === cls ? kid.bytes : 0), 0);
+    const cls = ["u", "s", "k", "r", "o"].reduce((a, b) => (bytesOf(b) > bytesOf(a) ? b : a));
+    const merged = node(number.toLocaleString("en") + what, cls, small, {
       merged: true,
       zoom: true,
       images: parent.images,
@@ -302,7 +303,9 @@
     }
     if (!lit) return;
     for (const drawn of tiles) {
-      if (!related(drawn.kid)) continue;
+      // What lies in an image is lit with it; so is what a tile lies in.
+      const inside = drawn.parent && drawn.parent.kid.image !== undefined && related(drawn.parent.kid);
+      if (!inside && !related(drawn.kid)) continue;
       for (let up = drawn; up; up = up.parent) up.tile.classList.add("hit");
     }
     rows.forEach((row) => row.classList.toggle("hit", sharers.has(Number(row.dataset.image))));
