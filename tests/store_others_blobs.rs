@@ -132,3 +132,27 @@ fn bytes_that_nobody_has_noticed_to_be_wrong_are_replaced_by_a_put() {
         }
     }
 }
+
+/// Its mark may say that its sync failed: then good bytes are in memory only, and were they believed,
+/// the next sync would succeed.
+#[test]
+fn a_mark_stays_on_what_another_program_wrote_until_it_is_replaced() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let bytes = noise(1000, 5);
+    let digest = *put(&store, &lease, &bytes).digest();
+    let path = blob_path(&store, &digest);
+    let mark = store.root().join(format!(".layerstore/suspect/sha256-{}", digest.hex()));
+    fs::create_dir(mark.parent().unwrap()).unwrap();
+    fs::write(&mark, b"").unwrap();
+    set_mode(&path, 0o644);
+    assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());
+    assert!(mark.exists(), "another program's");
+    set_mode(&path, 0o444);
+    assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());
+    assert!(!mark.exists(), "this program's");
+    fs::write(&mark, b"").unwrap();
+    set_mode(&path, 0o644);
+    put(&store, &lease, &bytes);
+    assert!(!mark.exists() && mode(&path) == 0o444, "replaced");
+}

@@ -52,6 +52,15 @@ pub(crate) fn sync_one(layout: &Layout, digest: &Digest) -> Result<()> {
     Ok(())
 }
 
+/// Takes the mark from a blob that was read and is good. That of another program's stays: its sync may
+/// have failed, and then what is read is not what is on disk.
+pub(crate) fn acquit(layout: &Layout, digest: &Digest, meta: &Meta) -> Result<()> {
+    match is_of_others(meta) {
+        true => Ok(()),
+        false => layout.suspects.clear(digest),
+    }
+}
+
 /// Whether what has a blob's name can keep it, given a file with the blob's bytes: it is this
 /// program's, and has the same bytes. If it cannot be read, it is as good as none.
 pub(crate) fn can_stay(dir: &Dir, name: &str, bytes: &File) -> bool {
