@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use layerstore::oci::Algorithm;
-use layerstore::{BlobStore, Claim};
+use layerstore::{BlobStore, Claim, Error};
 use store_support::*;
 
 fn mode(path: &Path) -> u32 {
@@ -131,6 +131,28 @@ fn bytes_that_nobody_has_noticed_to_be_wrong_are_replaced_by_a_put() {
             store.open_blob(&digest).unwrap().verify().unwrap();
         }
     }
+}
+
+/// A sync that failed is never tried again.
+#[test]
+fn what_is_marked_is_not_named() {
+    let (_dir, store) = store();
+    let (image, paths) = image_of_others(&store);
+    let mark = store.root().join(format!(".layerstore/suspect/sha256-{}", image.config.hex()));
+    fs::create_dir(mark.parent().unwrap()).unwrap();
+    fs::write(&mark, b"").unwrap();
+    let lease = store.lease("test").unwrap();
+    let error = store.tag(&lease, "image:v1", "other:v1").unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    let error = store.lasting_lease("test", &[image.target.digest], None).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    let nodes = store.closure(&image.target).unwrap();
+    let blobs: Vec<_> = nodes.iter().map(|it| (it.descriptor.digest, it.descriptor.size)).collect();
+    let pinned = lease.pin(&blobs).unwrap();
+    let error = store.publish("other:v1", &image.target, &pinned).unwrap_err();
+    assert!(matches!(error, Error::Incomplete { .. }), "{error}");
+    assert!(store.find_ref("other:v1").is_err());
+    assert_eq!(mode(&paths[1]), 0o644, "of the config");
 }
 
 /// Its mark may say that its sync failed: then good bytes are in memory only, and were they believed,
