@@ -150,7 +150,7 @@ impl Planner<'_> {
                     self.plan.documents.push(Fetched { pinned, fetched: false });
                     return Ok(document);
                 }
-                // It is marked now, and what is saved below takes its place.
+                // What is saved below takes its place, whether or not it could be marked.
                 Err(error @ Error::DigestMismatch { .. }) => {
                     tracing::warn!(%error, "fetching it anew");
                 }

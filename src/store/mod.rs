@@ -77,7 +77,7 @@ pub use part::Part;
 pub use part_state::Version;
 pub use pulse::Pulse;
 pub use recover::{MissingName, RefsRepair, Unnamed};
-pub use usage::{Amount, ImageUsage, Usage};
+pub use usage::{Amount, BlobUsage, ImageUsage, Usage, UsageKept, UsageKinds};
 
 use access::Sharing;
 pub(crate) use layout::Layout;
@@ -414,7 +414,7 @@ impl BlobStore {
         check::check(&self.layout, options, progress)
     }
 
-    /// What the store takes on disk, by kind and by image.
+    /// What the store takes on disk: by kind, by what keeps it, by image and by blob.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ingest::{BLOB_MODE, place_aside};
+use super::ingest::{place_aside, seal};
 use super::layout::Layout;
 use super::lease::Pinned;
 use super::outboard::BlobHasher;
@@ -310,7 +310,7 @@ impl Part {
     pub fn commit(self) -> Result<()> {
         let (layout, algorithm) = (self.layout.clone(), self.pinned.digest().algorithm());
         self.commit_unsynced()?;
-        layout.make_algorithm(algorithm)?.sync()
+        layout.sync_names(algorithm)
     }
 
     /// As [`commit`](Part::commit), but the name is durable only after a sync of its directory,
@@ -338,7 +338,7 @@ impl Part {
                 let parts = &self.layout.parts;
                 // Before the sync: from here on whoever takes the part over after a kill knows that
                 // it may have failed, and does not sync this file again.
-                sys::set_mode(&file, BLOB_MODE, &path)?;
+                seal(&file, &path)?;
                 if let Err(error) = sys::sync_data(&file, &path) {
                     parts.unlink(&names.part)?;
                     return Err(error);

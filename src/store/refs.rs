@@ -60,10 +60,8 @@ pub(crate) fn publish(
     closure: &[Pinned],
 ) -> Result<()> {
     for algorithm in Algorithm::ALL {
-        if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm)
-            && let Some(dir) = layout.algorithm(algorithm)?
-        {
-            dir.sync()?;
+        if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm) {
+            layout.sync_names(algorithm)?;
         }
     }
     let incomplete = |digest| Error::Incomplete { name: name.to_owned(), digest };
@@ -122,9 +120,7 @@ fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descr
     let nodes = closure(layout, &target)?;
     present::sync(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
     for algorithm in Algorithm::ALL {
-        if let Some(dir) = layout.algorithm(algorithm)? {
-            dir.sync()?;
-        }
+        layout.sync_names(algorithm)?;
     }
     update(layout, |index| index.set(name, &target))?;
     Ok(target)

@@ -75,6 +75,10 @@ class Scene:
             subprocess.run([PLANTED, "-q", "--root", root, *arguments], check=True, capture_output=True)
 
         yield run("init", "init")[0]
+        # A root that somebody else made.
+        other = os.path.join(base, "other")
+        os.mkdir(other)
+        yield run("init", "init", command=(PLANTED, "-q", "--root", other))[0]
         yield run("pull", *pull)[0]
         yield run("pull", *pull)[0]
         self.break_off(root, images["app:v1"])

@@ -139,6 +139,29 @@ def store_is_whole(trace):
         yield "the command ended before the file version was durable"
 
 
+def found_is_durable(trace):
+    """Whoever makes something in a directory that was there makes the name of that durable: who made
+    it may not have come so far."""
+    made = next(trace.of("mkdirat"), None)
+    version = next((it for it in trace.of(*NAMING) if it.path.endswith("/version")), None)
+    if made is None or version is None:
+        yield "nothing was made"
+    elif not trace.synced(os.path.dirname(os.path.dirname(made.path)), 0, version.begin):
+        yield f"the name of {os.path.dirname(made.path)} was not durable before the file version"
+
+
+def folders_are_durable(trace):
+    """The names of the folders of blobs are durable before anything in them is promised."""
+    pins = [it for it in trace.of("write") if "/.layerstore/leases/" in it.path]
+    if not pins:
+        yield "nothing was pinned"
+        return
+    root = pins[0].path.split("/.layerstore/")[0]
+    for path in (root, f"{root}/blobs"):
+        if not trace.synced(path, pins[0].end, promise(trace, pins[0].end)):
+            yield f"what {path} names was not durable before it was relied on"
+
+
 def store_is_durable(trace):
     """Whoever finds a store makes it durable before relying on it: its maker may not have come so far."""
     lease = next((it for it in trace.of(*NAMING) if "/.layerstore/leases/" in it.path), None)
@@ -236,8 +259,11 @@ def lasting_lease(trace):
         written = [it.end for it in trace.of("write", path=name.source)]
         if not trace.synced(name.source, max(written, default=-1), trace.end):
             yield "the lease was given out before its bytes were synced"
-        if not trace.synced(os.path.dirname(name.path), name.end, trace.end):
+        folder = os.path.dirname(name.path)
+        if not trace.synced(folder, name.end, trace.end):
             yield "the lease was given out before its name was synced"
+        if not trace.synced(os.path.dirname(folder), 0, trace.end):
+            yield "the lease was given out before the folder of leases was durable"
         return
     yield "no lease was made"
 
@@ -318,14 +344,15 @@ EVERYWHERE = (
     copy_is_durable,
 )
 RULES = {
-    "init": (store_is_whole,),
+    "init": (store_is_whole, found_is_durable),
     "pull": (
-        store_is_durable, all_pinned_before_looked, found_blobs_promised, root_synced, index_synced,
+        store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised, root_synced,
+        index_synced,
     ),
-    "put": (store_is_durable, all_pinned_before_looked, found_blobs_promised),
-    "tag": (pinned_before_looked, found_blobs_promised, root_synced, index_synced),
+    "put": (store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised),
+    "tag": (folders_are_durable, pinned_before_looked, found_blobs_promised, root_synced, index_synced),
     "rm": (root_synced,),
-    "lease-add": (pinned_before_looked, found_blobs_promised, lasting_lease),
+    "lease-add": (folders_are_durable, pinned_before_looked, found_blobs_promised, lasting_lease),
     "lease-rm": (removed_lease,),
     "repair": (mended,),
     "quarantine": (moved_is_durable,),

@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text.
 
 mod check;
+mod df;
 mod global;
 mod login;
 
@@ -14,6 +15,7 @@ use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
 pub(crate) use check::Check;
+pub(crate) use df::Df;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
@@ -154,8 +156,10 @@ Examples:
 
     /// Show what the store takes on disk, by kind and by image
     ///
-    /// An image shares what another image has too; the rest is freed when its last name is removed.
-    Df,
+    /// An image shares what another image has too; the rest is freed when its last name is removed
+    /// and a collection has run. With -v, every blob too.
+    #[command(after_help = df::DF_HELP)]
+    Df(Df),
 
     /// Look for damage
     ///
