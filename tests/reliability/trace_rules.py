@@ -44,7 +44,7 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins)/", name.path):
+        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins|quarantine)/", name.path):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
