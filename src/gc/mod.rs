@@ -172,7 +172,7 @@ impl Cycle<'_> {
             root: "index.json".to_owned(),
             source: Box::new(source),
         })?;
-        refs.iter().try_for_each(|root| self.marker.mark_ref(root))
+        self.marker.mark_refs(&refs)
     }
 
     /// Marks what was pinned since this was called last.
