@@ -61,9 +61,10 @@ pub use error::{Error, ErrorKind, RegistryMessage, Result};
 pub use gc::{GcOptions, GcReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
-    Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
-    Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState, Node,
-    Part, PartWatch, Pinned, Pulse, Queued, Ref, Role, Slot, Usage, Version,
+    Amount, Blob, BlobInfo, BlobMap, BlobStore, BlobUsage, CheckOptions, CheckProgress,
+    CheckReport, Claim, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease,
+    LeaseInfo, LeaseState, MissingName, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref,
+    RefsRepair, Role, Slot, Unnamed, Usage, UsageKept, UsageKinds, Version,
 };
 
 /// The README's example is compiled, so that it stays true.

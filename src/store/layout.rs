@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::access::{self, Sharing};
 use super::outboard::Outboards;
+use super::present;
 use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
@@ -49,6 +50,8 @@ pub(crate) struct Layout {
     /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
     hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
+    /// Whether their names are known to be durable.
+    settled: [OnceLock<()>; Algorithm::ALL.len()],
 }
 
 #[derive(Deserialize)]
@@ -165,6 +168,7 @@ impl Layout {
             outboards: Outboards::new(&root, &private),
             hosts: OnceLock::new(),
             algorithms: Default::default(),
+            settled: Default::default(),
             root,
             private,
         })
@@ -188,16 +192,38 @@ impl Layout {
         Ok(Some(cell.get_or_init(|| dir)))
     }
 
-    /// The directory of an algorithm's blobs, made and durable if it was not there.
+    /// The directory of an algorithm's blobs, made if it was not there. Its name is durable when a
+    /// name in it [is](Layout::sync_names).
     pub(crate) fn make_algorithm(&self, algorithm: Algorithm) -> Result<&Dir> {
         match self.algorithm(algorithm)? {
             Some(dir) => Ok(dir),
             None => {
                 let dir = self.blobs.make_dir(algorithm.name())?;
-                self.blobs.sync()?;
                 Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
             }
         }
+    }
+
+    /// Makes the names of an algorithm's blobs durable, and its own.
+    #[cfg_attr(planted_faults, track_caller)]
+    pub(crate) fn sync_names(&self, algorithm: Algorithm) -> Result<()> {
+        let Some(dir) = self.algorithm(algorithm)? else {
+            return Ok(());
+        };
+        dir.sync()?;
+        self.settle(algorithm)
+    }
+
+    /// Makes the names of the directories of blobs durable, once: another process may have made them,
+    /// and not have come to their sync. They are never removed.
+    fn settle(&self, algorithm: Algorithm) -> Result<()> {
+        let settled = &self.settled[algorithm as usize];
+        if settled.get().is_none() {
+            self.blobs.sync()?;
+            self.root.sync()?;
+            settled.get_or_init(|| ());
+        }
+        Ok(())
     }
 
     /// The directory of what is agreed on about hosts.
@@ -220,10 +246,23 @@ impl Layout {
         }
     }
 
-    /// Whether a blob of this length is there, and was not found to be damaged.
+    /// A blob of this length, if it is there and was not found to be damaged.
+    pub(crate) fn find_blob(&self, digest: &Digest, size: u64) -> Result<Option<Meta>> {
+        match self.blob_meta(digest)?.filter(|meta| meta.is_file && meta.len == size) {
+            Some(meta) if !self.suspects.has(digest)? => Ok(Some(meta)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether there is such a blob.
     pub(crate) fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let there = self.blob_meta(digest)?.is_some_and(|meta| meta.is_file && meta.len == size);
-        Ok(there && !self.suspects.has(digest)?)
+        Ok(self.find_blob(digest, size)?.is_some())
+    }
+
+    /// Whether there is such a blob that this program committed, so that its bytes are durable.
+    pub(crate) fn has_own_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let found = self.find_blob(digest, size)?;
+        Ok(found.is_some_and(|meta| !present::is_of_others(&meta)))
     }
 
     /// A blob's file; `None` if there is none.

@@ -7,6 +7,7 @@ use super::closure;
 use super::gate;
 use super::layout::Layout;
 use super::lease_record::Record;
+use super::present;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
@@ -98,17 +99,17 @@ impl Lease {
         drop(gate);
         // What is there stays from now on; what is not is not kept by anybody's word.
         for root in roots {
-            closure::whole(layout, root)?;
+            present::sync(layout, &closure::whole(layout, root)?)?;
         }
         for algorithm in Algorithm::ALL {
-            if let Some(dir) = layout.algorithm(algorithm)? {
-                dir.sync()?;
-            }
+            layout.sync_names(algorithm)?;
         }
         if let Ok(file) = &*self.0.file.lock().unwrap_or_else(PoisonError::into_inner) {
             sys::sync_data(file, &layout.leases.path_of(&self.0.id))?;
         }
-        layout.leases.sync()
+        layout.leases.sync()?;
+        // Its own name: who made it anew may not have come so far.
+        layout.private.sync()
     }
 
     fn born_locked(layout: &Arc<Layout>, holder: &str, ends: bool) -> Result<Lease> {

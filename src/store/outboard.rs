@@ -78,12 +78,11 @@ impl Outboards {
         Ok(Some(cell.get_or_init(|| dir).clone()))
     }
 
-    /// When a blob was last hashed whole and found good: the time of its file.
-    pub(crate) fn checked(&self, digest: &Digest) -> Result<Option<SystemTime>> {
-        match self.dir(digest.algorithm())? {
-            Some(dir) => Ok(dir.meta(&digest.hex())?.map(|meta| meta.modified)),
-            None => Ok(None),
-        }
+    /// When a blob was last hashed whole and found good: the time of its file. What cannot be looked
+    /// at says nothing.
+    pub(crate) fn checked(&self, digest: &Digest) -> Option<SystemTime> {
+        let dir = self.dir(digest.algorithm()).ok()??;
+        dir.meta(&digest.hex()).ok()?.map(|meta| meta.modified)
     }
 
     /// Notes that a blob was compared with its hashes, all of it. That this fails costs no more than
@@ -108,8 +107,16 @@ impl Outboards {
         }
     }
 
-    /// The hashes of a blob of `len` bytes; `None` if there are none that could be its.
-    pub(crate) fn open(&self, digest: &Digest, len: u64) -> Result<Option<Outboard>> {
+    /// The hashes of a blob of `len` bytes; `None` if there are none that could be its, or none that
+    /// can be read: they are derived, and the blob's digest is asked instead.
+    pub(crate) fn open(&self, digest: &Digest, len: u64) -> Option<Outboard> {
+        self.try_open(digest, len).unwrap_or_else(|error| {
+            tracing::debug!(%digest, %error, "the group hashes cannot be opened");
+            None
+        })
+    }
+
+    fn try_open(&self, digest: &Digest, len: u64) -> Result<Option<Outboard>> {
         let Some(dir) = self.dir(digest.algorithm())? else {
             return Ok(None);
         };
@@ -126,7 +133,39 @@ impl Outboards {
         let mut root = [0; 32];
         root.copy_from_slice(&found[32..]);
         let good = found == header(digest, len, &root);
-        Ok(good.then_some(Outboard { file }))
+        Ok(good.then_some(Outboard { file, root }))
+    }
+
+    /// How long the blob is that a file speaks of, if the file is not as good as none.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn len_of(&self, digest: &Digest) -> Result<Option<u64>> {
+        let Some(dir) = self.dir(digest.algorithm())? else {
+            return Ok(None);
+        };
+        let Ok(Some(file)) = dir.open_file(&digest.hex()) else {
+            return Ok(None);
+        };
+        let mut len = [0; 8];
+        if sys::read_at(&file, &mut len, 16).is_err() {
+            return Ok(None);
+        }
+        let len = u64::from_le_bytes(len);
+        // A length that is made up has no file of its length.
+        let is_possible = len
+            <= Meta::of(&file).context("look at", dir.path_of(&digest.hex()))?.len / RECORD as u64
+                * GROUP as u64;
+        match is_possible {
+            true => Ok(self.open(digest, len).map(|_| len)),
+            false => Ok(None),
+        }
+    }
+
+    /// Removes a file that was found to be wrong.
+    pub(crate) fn forget(&self, digest: &Digest) -> Result<()> {
+        match self.dir(digest.algorithm())? {
+            Some(dir) => dir.unlink(&digest.hex()).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -134,6 +173,8 @@ impl Outboards {
 #[derive(Debug)]
 pub(crate) struct Outboard {
     file: File,
+    /// The BLAKE3 hash of the blob.
+    root: [u8; 32],
 }
 
 impl Outboard {
@@ -141,6 +182,28 @@ impl Outboard {
     pub(crate) fn read(&self, first: u64, records: &mut [Record]) -> Result<()> {
         let at = HEADER + first * RECORD as u64;
         sys::read_at(&self.file, records.as_flattened_mut(), at).context("read", "group hashes")
+    }
+
+    /// Whether the leaves make the hash of a blob of `len` bytes that is in the header: then none of
+    /// them was changed since they were written together.
+    pub(crate) fn is_sound(&self, len: u64) -> bool {
+        let (mut tree, count) = (Tree::default(), len.div_ceil(GROUP as u64));
+        let mut records = [[0; RECORD]; SPILL / RECORD];
+        let mut first = 0;
+        while first < count {
+            // No more than there is room for.
+            let some = (count - first).min(records.len() as u64) as usize;
+            if self.read(first, &mut records[..some]).is_err() {
+                return false;
+            }
+            for record in &records[..some] {
+                let mut leaf = [0; 32];
+                leaf.copy_from_slice(groups::leaf_of(record));
+                tree.push(leaf);
+            }
+            first += some as u64;
+        }
+        tree.root() == Some(self.root)
     }
 }
 
@@ -215,12 +278,14 @@ impl BlobHasher {
     }
 
     /// Keeps the hashes of the groups of a blob that is in place, and whose digest held in this
-    /// very pass. That this fails takes nothing from the blob.
-    pub(crate) fn keep(self, digest: &Digest) {
-        let Some(groups) = self.groups else { return };
-        if let Err(error) = groups.keep(digest) {
+    /// very pass; whether that went well. That it fails takes nothing from the blob, but older
+    /// hashes that are there are not to be believed then.
+    pub(crate) fn keep(self, digest: &Digest) -> bool {
+        let kept = self.groups.map(|groups| groups.keep(digest));
+        if let Some(Err(error)) = &kept {
             tracing::debug!(%digest, %error, "the group hashes are not kept");
         }
+        matches!(kept, Some(Ok(())))
     }
 }
 

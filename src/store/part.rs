@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ingest::{BLOB_MODE, place_aside};
+use super::ingest::{place_aside, seal};
 use super::layout::Layout;
 use super::lease::Pinned;
 use super::outboard::BlobHasher;
 use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
+use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
+use super::seed;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{self, Aside, Filesystem, Lock};
 
@@ -53,25 +55,6 @@ pub struct Part {
     written_back: u64,
     /// Up to where space was set aside.
     reserved: u64,
-}
-
-/// The time of a part's lock, by which its holder shows that it waits for something and has not
-/// stopped.
-#[derive(Debug)]
-pub struct Pulse {
-    layout: Arc<Layout>,
-    lock: String,
-}
-
-impl Pulse {
-    /// Shows it now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub fn beat(&self) -> Result<()> {
-        self.layout.parts.touch(&self.lock).map(drop)
-    }
 }
 
 #[derive(Debug)]
@@ -276,7 +259,7 @@ impl Part {
         if end == self.hashed {
             return Ok(());
         }
-        let path = self.path();
+        let (path, mut beats) = (self.path(), Beats::new(self.pulse()));
         // No more than a piece, whatever is missing.
         let mut buffer = vec![0; (end - self.hashed).min(PIECE) as usize];
         while self.hashed < end {
@@ -284,12 +267,13 @@ impl Part {
             sys::read_at(self.file(), piece, self.hashed).context("read", &path)?;
             self.hasher.update(piece);
             self.hashed += piece.len() as u64;
+            beats.tick();
         }
         Ok(())
     }
 
     /// Writes down what is there, where an account is kept.
-    fn note(&mut self) -> Result<()> {
+    pub(super) fn note(&mut self) -> Result<()> {
         (self.unnoted, self.noted) = (0, Instant::now());
         match &mut self.state {
             Some(state) => state.note(&self.ranges),
@@ -350,7 +334,7 @@ impl Part {
     pub fn commit(self) -> Result<()> {
         let (layout, algorithm) = (self.layout.clone(), self.pinned.digest().algorithm());
         self.commit_unsynced()?;
-        layout.make_algorithm(algorithm)?.sync()
+        layout.sync_names(algorithm)
     }
 
     /// As [`commit`](Part::commit), but the name is durable only after a sync of its directory,
@@ -365,6 +349,7 @@ impl Part {
         }
         let actual = self.hasher.digest();
         if actual != expected {
+            seed::forget_wrong_hashes(&self.layout, self.file(), &expected, size);
             self.discard()?;
             let actual = Box::new(actual);
             return Err(Error::DigestMismatch { origin: origin(), expected, actual });
@@ -377,18 +362,18 @@ impl Part {
                 let parts = &self.layout.parts;
                 // Before the sync: from here on whoever takes the part over after a kill knows that
                 // it may have failed, and does not sync this file again.
-                sys::set_mode(&file, BLOB_MODE, &path)?;
+                seal(&file, &path)?;
                 if let Err(error) = sys::sync_data(&file, &path) {
                     parts.unlink(&names.part)?;
                     return Err(error);
                 }
                 let hex = expected.hex();
                 if !parts.rename_new(&names.part, &dir, &hex)? {
-                    match self.layout.has_blob(&expected, size)? {
+                    match self.layout.has_own_blob(&expected, size)? {
                         true => {
                             parts.unlink(&names.part)?;
                         }
-                        // What has the name is not the blob: it is healed.
+                        // What has the name is not the blob, or may not be on disk.
                         false => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
@@ -404,9 +389,7 @@ impl Part {
     /// for a part that nobody waits for.
     pub fn pulse(&self) -> Option<Pulse> {
         match &self.storage {
-            Storage::Named { names, .. } => {
-                Some(Pulse { layout: self.layout.clone(), lock: names.lock.clone() })
-            }
+            Storage::Named { names, .. } => Some(Pulse::new(&self.layout, &names.lock)),
             Storage::Private(_) => None,
         }
     }

@@ -27,7 +27,7 @@ fn every_command_explains_itself() {
         (&["lease"], &["ls ", "add ", "rm "]),
         (&["lease", "add"], &["<DIGEST>...", "--ttl <DURATION>", "7d"]),
         (&["gc"], &["--dry-run", "--grace <DURATION>", "default: 1h"]),
-        (&["df"], &["by kind and by image"]),
+        (&["df"], &["by kind and by image", "--html"]),
         (
             &["check"],
             &["--quick", "--read-data", "--subset <PERCENT>", "--since", "exit code is 3"],

@@ -4,7 +4,7 @@
     trace_rules.py OPERATION TRACE
 
 OPERATION is what the traced command did: init, pull, put, tag, rm, lease-add, lease-rm, gc, logout,
-library. Prints what is broken, a line each. A power cut finds a missing sync only where the file
+library; with `-others` after it where blobs of another program were there. Prints what is broken, a line each. A power cut finds a missing sync only where the file
 system has not made things durable of itself; these rules find it on any.
 """
 
@@ -42,21 +42,30 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect)/", name.path):
+        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins)/", name.path):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
-        written = [it.end for it in trace.of(*WRITING, path=name.source, before=name.begin)]
-        opened = [it.end for it in trace.of("open", "openat", path=name.source, before=name.begin)]
-        if not trace.synced(name.source, max(written + opened, default=-1), name.begin):
+        source = first_of(trace, name)
+        written = [it.end for it in trace.of(*WRITING, path=source, before=name.begin)]
+        opened = [it.end for it in trace.of("open", "openat", path=source, before=name.begin)]
+        if not trace.synced(source, max(written + opened, default=-1), name.begin):
             yield f"{name.path} got its name before its bytes were synced"
+
+
+def first_of(trace, name):
+    """What the file was called before: one without a name that replaces another comes by a hidden one."""
+    if "/.new-" in name.source:
+        for link in trace.of("linkat", path=name.source, before=name.begin):
+            return link.source
+    return name.source
 
 
 def directories_last(trace):
     """A new directory's name is durable before anything in it is promised. What processes agree on
     about hosts is no promise, nor is what is derived from blobs."""
     for made in trace.of("mkdirat"):
-        if re.search(r"/\.layerstore/(hosts|outboard|suspect)(/|$)", made.path):
+        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins)(/|$)", made.path):
             continue
         if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
             yield f"the directory {made.path} was promised before its name was synced"
@@ -97,6 +106,15 @@ def index_is_durable(trace):
             yield "the command ended before the new index.json was durable"
 
 
+def copy_is_durable(trace):
+    """So is the copy of index.json, which stands in for it should it be lost."""
+    for name in trace.of(*NAMING):
+        private, last = os.path.split(name.path)
+        if last == "refs" and private.endswith("/.layerstore"):
+            if not trace.synced(private, name.end, trace.end):
+                yield "the command ended before the copy of index.json was durable"
+
+
 # --- By command -------------------------------------------------------------------------------
 
 
@@ -117,6 +135,29 @@ def store_is_whole(trace):
                 yield f"{made.path} was not durable before the file version"
     if not trace.synced(private, version.end, trace.end):
         yield "the command ended before the file version was durable"
+
+
+def found_is_durable(trace):
+    """Whoever makes something in a directory that was there makes the name of that durable: who made
+    it may not have come so far."""
+    made = next(trace.of("mkdirat"), None)
+    version = next((it for it in trace.of(*NAMING) if it.path.endswith("/version")), None)
+    if made is None or version is None:
+        yield "nothing was made"
+    elif not trace.synced(os.path.dirname(os.path.dirname(made.path)), 0, version.begin):
+        yield f"the name of {os.path.dirname(made.path)} was not durable before the file version"
+
+
+def folders_are_durable(trace):
+    """The names of the folders of blobs are durable before anything in them is promised."""
+    pins = [it for it in trace.of("write") if "/.layerstore/leases/" in it.path]
+    if not pins:
+        yield "nothing was pinned"
+        return
+    root = pins[0].path.split("/.layerstore/")[0]
+    for path in (root, f"{root}/blobs"):
+        if not trace.synced(path, pins[0].end, promise(trace, pins[0].end)):
+            yield f"what {path} names was not durable before it was relied on"
 
 
 def store_is_durable(trace):
@@ -181,6 +222,33 @@ def root_synced(trace):
         yield "the root was not synced after index.json was read last"
 
 
+def index_synced(trace):
+    """What is left as it was found is synced too: another tool may have written it."""
+    reads = [it for it in trace.of("openat") if it.path.endswith("/index.json")]
+    if reads:
+        path, read = reads[-1].path, reads[-1]
+        replaced = any(trace.of(*NAMING, path=path, after=read.begin))
+        if not replaced and not trace.synced(path, read.begin, trace.end):
+            yield "index.json was neither replaced nor synced after it was read last"
+
+
+def bytes_of_others_promised(trace):
+    """A blob that another program wrote, as its write bits say, is synced or replaced before
+    anything promises it."""
+    seen = {}
+    for look in trace.of("newfstatat"):
+        mode = re.search(r"S_IFREG\|0(\d+)", look.text)
+        if in_blobs(look.path) and mode and int(mode.group(1), 8) & 0o222:
+            seen.setdefault(look.path, look)
+    if not seen:
+        yield "no blob of another program was looked at"
+    for path, look in seen.items():
+        end = promise(trace, look.end)
+        replaced = any(trace.of(*NAMING, path=path, after=look.end, before=end))
+        if not replaced and not trace.synced(path, look.end, end):
+            yield f"{path} was promised, and another program may not have synced it"
+
+
 def lasting_lease(trace):
     """A lease that lasts is durable, bytes and name, before its id is given out."""
     for name in trace.of(*NAMING):
@@ -189,8 +257,11 @@ def lasting_lease(trace):
         written = [it.end for it in trace.of("write", path=name.source)]
         if not trace.synced(name.source, max(written, default=-1), trace.end):
             yield "the lease was given out before its bytes were synced"
-        if not trace.synced(os.path.dirname(name.path), name.end, trace.end):
+        folder = os.path.dirname(name.path)
+        if not trace.synced(folder, name.end, trace.end):
             yield "the lease was given out before its name was synced"
+        if not trace.synced(os.path.dirname(folder), 0, trace.end):
+            yield "the lease was given out before the folder of leases was durable"
         return
     yield "no lease was made"
 
@@ -248,19 +319,25 @@ def commits_are_durable(trace):
 
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
+    copy_is_durable,
 )
 RULES = {
-    "init": (store_is_whole,),
-    "pull": (store_is_durable, all_pinned_before_looked, found_blobs_promised, root_synced),
-    "put": (store_is_durable, all_pinned_before_looked, found_blobs_promised),
-    "tag": (pinned_before_looked, found_blobs_promised, root_synced),
+    "init": (store_is_whole, found_is_durable),
+    "pull": (
+        store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised, root_synced,
+        index_synced,
+    ),
+    "put": (store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised),
+    "tag": (folders_are_durable, pinned_before_looked, found_blobs_promised, root_synced, index_synced),
     "rm": (root_synced,),
-    "lease-add": (pinned_before_looked, found_blobs_promised, lasting_lease),
+    "lease-add": (folders_are_durable, pinned_before_looked, found_blobs_promised, lasting_lease),
     "lease-rm": (removed_lease,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),
     "library": (commits_are_durable,),
 }
+# The same commands where another program wrote the blobs.
+RULES |= {f"{it}-others": (*RULES[it], bytes_of_others_promised) for it in ("pull", "put", "tag", "lease-add")}
 
 
 def main():

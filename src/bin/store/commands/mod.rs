@@ -11,6 +11,7 @@ mod inspect;
 mod lease;
 mod login;
 mod pull;
+mod repair;
 mod rm;
 mod tag;
 mod tags;
@@ -46,7 +47,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
         Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
-        Command::Df => df::run(&place.open()?, out),
+        Command::Df(args) => df::run(&place.open()?, &args, cli.global.verbose > 0, out),
         Command::Check(args) => check::run(&place.open()?, args, progress, out),
         Command::Init => init::run(&place, out),
         Command::Version => version::run(out),
