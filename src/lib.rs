@@ -63,8 +63,8 @@ pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, BlobUsage, CheckOptions, CheckProgress,
     CheckReport, Claim, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease,
-    LeaseInfo, LeaseState, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref, Role, Slot, Usage,
-    UsageKept, UsageKinds, Version,
+    LeaseInfo, LeaseState, MissingName, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref,
+    RefsRepair, Role, Slot, Unnamed, Usage, UsageKept, UsageKinds, Version,
 };
 
 /// The README's example is compiled, so that it stays true.

@@ -42,6 +42,9 @@ const MAX_HOST: u64 = 256;
 /// The hashes of a blob's groups, which come with a whole blob that is large.
 const OUTBOARD: &str = ".layerstore/outboard";
 
+/// The copy of `index.json`, which a collection makes where there was none.
+const COPY: &str = ".layerstore/refs";
+
 /// What is different and may not be: nothing may have gone or changed, and what is new is a part,
 /// a whole blob that has the digest it is named by, the hashes of its groups, or a note about a host.
 pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
@@ -81,6 +84,7 @@ pub(crate) fn collected(listing: &Listing) -> Listing {
     let stays = |name: &str| {
         name.starts_with(".layerstore/parts/")
             || name.starts_with(HOSTS)
+            || name == COPY
             || folders.iter().any(|folder| folder == name)
     };
     listing.iter().filter(|(name, _)| !stays(name)).map(|(n, e)| (n.clone(), e.clone())).collect()

@@ -106,10 +106,11 @@ pub(crate) enum Command {
 
     /// Give an image a second name
     ///
-    /// A name that is in use is moved to the image. Prints the name and the digest.
+    /// A name that is in use is moved to the image. An image that has no name is named by its digest.
+    /// Prints the name and the digest.
     #[command(after_help = REF_HELP)]
     Tag {
-        /// The image
+        /// The image, or its digest
         #[arg(value_name = "SRC")]
         source: String,
         /// The new name; short forms are written out: base:1 becomes docker.io/library/base:1
@@ -164,8 +165,8 @@ Examples:
     ///
     /// Whether everything that makes a store is there, and every blob that the images need, with its
     /// size; and whether the blobs are still what was stored, by the hashes of their 16 KiB groups.
-    /// Runs beside pulls and collections, and changes nothing. Damage is listed, and the exit code
-    /// is 3.
+    /// Runs beside pulls and collections, and changes nothing, but with --repair. Damage is listed, and
+    /// the exit code is 3 if any is left.
     #[command(after_help = check::CHECK_HELP)]
     Check(Check),
 

@@ -11,6 +11,7 @@ mod inspect;
 mod lease;
 mod login;
 mod pull;
+mod repair;
 mod rm;
 mod tag;
 mod tags;
