@@ -4,7 +4,7 @@ use super::live::Live;
 use crate::error::{Error, Result};
 use crate::oci::{BlobKind, Digest, Document, MAX_DOCUMENT_SIZE, MediaType};
 use crate::store::leases::Pin;
-use crate::store::{BlobStore, Ref};
+use crate::store::{Blob, BlobStore, Ref};
 
 /// What keeps a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl<'a> Marker<'a> {
     /// anybody may have written, is not trusted to stop every collection so: its child is then
     /// what it looks like.
     fn read(&self, digest: &Digest, reading: &Reading) -> Result<Option<Document>> {
-        let blob = match self.store.open_blob(digest) {
+        let blob = match Blob::open(self.store.layout(), digest) {
             Err(Error::BlobNotFound { .. }) => return Ok(None),
             opened => opened?,
         };

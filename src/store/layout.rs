@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::access::{self, Sharing};
 use super::outboard::Outboards;
 use super::suspect::Suspects;
+use super::used::Used;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -46,6 +47,8 @@ pub(crate) struct Layout {
     pub(crate) outboards: Outboards,
     /// `.layerstore/suspect/`.
     pub(crate) suspects: Suspects,
+    /// `.layerstore/used/`.
+    pub(crate) used: Used,
     /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
     hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
@@ -163,6 +166,7 @@ impl Layout {
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
             outboards: Outboards::new(&root, &private),
+            used: Used::new(&root, &private),
             hosts: OnceLock::new(),
             algorithms: Default::default(),
             root,

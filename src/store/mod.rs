@@ -12,6 +12,7 @@
 //!     parts/ALGORITHM-HEX.{part,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
+//!     used/ALGORITHM-HEX    when an image was used last: the time of an empty file
 //!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
@@ -47,6 +48,7 @@ mod ranges;
 pub(crate) mod refs;
 pub(crate) mod suspect;
 mod usage;
+mod used;
 mod verified;
 
 use std::path::Path;
@@ -269,12 +271,14 @@ impl BlobStore {
         Hosts::new(&self.layout)
     }
 
-    /// Opens a blob. It stays readable even if it is collected.
+    /// Opens a blob. It stays readable even if it is collected. To open what a ref stands for is to
+    /// use the image.
     ///
     /// # Errors
     ///
     /// [`Error::BlobNotFound`], [`Error::Io`].
     pub fn open_blob(&self, digest: &Digest) -> Result<Blob> {
+        self.layout.used.note_opened(digest);
         Blob::open(&self.layout, digest)
     }
 
@@ -328,13 +332,15 @@ impl BlobStore {
         refs::read_known(&self.layout)
     }
 
-    /// The ref of a name.
+    /// The ref of a name, whose image counts as used now.
     ///
     /// # Errors
     ///
     /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs).
     pub fn find_ref(&self, name: &str) -> Result<Ref> {
-        refs::find(&self.layout, name)
+        let found = refs::find(&self.layout, name)?;
+        self.layout.used.note(&found.descriptor.digest);
+        Ok(found)
     }
 
     /// Pins the image of a name with all that it is made of, and says what the name stands for.

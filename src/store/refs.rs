@@ -65,15 +65,19 @@ pub(crate) fn publish(
             return Err(incomplete(*pinned.digest()));
         }
     }
-    update(layout, |index| index.set(name, target))
+    update(layout, |index| index.set(name, target))?;
+    layout.used.note(&target.digest);
+    Ok(())
 }
 
 /// Pins the image of a name, which is looked up with the collector kept out.
 pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descriptor> {
-    lease.pin_tree(|| {
-        let target = find(layout, name)?.descriptor;
-        Ok((target.digest, target))
-    })
+    lease
+        .pin_tree(|| {
+            let target = find(layout, name)?.descriptor;
+            Ok((target.digest, target))
+        })
+        .inspect(|target| layout.used.note(&target.digest))
 }
 
 /// Gives an image a second name.

@@ -3,7 +3,7 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 23] = [
+    let cases: [(&[&str], &[&str]); 24] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
@@ -19,6 +19,7 @@ fn every_command_explains_itself() {
         (&["inspect"], &["<REF>", "docker.io/library/alpine:latest"]),
         (&["tag"], &["<SRC> <DST>", "docker.io/library/base:1"]),
         (&["rm"], &["<REF>...", "exit code is 3"]),
+        (&["touch"], &["<REF>...", "longest ago"]),
         (&["blob"], &["ls ", "stat ", "cat ", "put "]),
         (&["blob", "ls"], &["in no order"]),
         (&["blob", "stat"], &["<DIGEST>"]),

@@ -45,6 +45,27 @@ fn add_index(sandbox: &Sandbox, name: &str) -> Descriptor {
 }
 
 #[test]
+fn touch_says_that_an_image_is_in_use() {
+    let sandbox = Sandbox::new();
+    let image = add_full(&sandbox, "example.org/a:1");
+    let name = format!("{}-{}", image.target.digest.algorithm(), image.target.digest.hex());
+    let record = sandbox.root().join(".layerstore/used").join(name);
+    let used = || sandbox.json(&["images"])[0]["lastUsed"].as_u64().unwrap();
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for path in [&record, &blob_path(&sandbox.library(), &image.target.digest)] {
+        std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+    }
+    assert_eq!(used(), 1_000_000_000, "neither is `images` a use");
+    let line = format!("example.org/a:1@{}\n", image.target.digest);
+    assert_eq!(sandbox.ok(&["touch", "example.org/a:1"]), line);
+    assert!(used() > 1_000_000_000);
+    let done = sandbox.run(&["touch", "example.org/a:1", "example.org/none:1"]);
+    assert_eq!((done.code, done.out), (Some(3), line));
+    sandbox.fails(&["touch", "example.org/none:1"], 4, "no image");
+    assert_eq!(sandbox.json(&["touch", "example.org/a:1"])[0]["name"], "example.org/a:1");
+}
+
+#[test]
 fn images_are_listed_by_name() {
     let sandbox = Sandbox::new();
     assert_eq!(sandbox.ok(&["images"]), "NAME  DIGEST  PLATFORM  SIZE\n");
@@ -77,6 +98,7 @@ fn images_are_listed_by_name() {
             "blobs",
             "missing",
             "foreign",
+            "lastUsed",
             "error"
         ]
     );

@@ -33,7 +33,7 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
-        "outboard", "suspect",
+        "outboard", "suspect", "used",
     },
     ".layerstore/locks": set(layout.LOCKS),
     ".layerstore/quarantine": set(),
@@ -129,6 +129,9 @@ class _Look:
             is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")
             self.name(".layerstore/leases", name, is_lease, temporary=True, modes=(0o600,))
             self.report.leases += is_lease
+        for name in layout.listing(self.at(".layerstore/used")):
+            is_image = layout.is_digest(name.replace("-", ":", 1))
+            self.name(".layerstore/used", name, is_image, modes=(0o600,))
         for name in layout.listing(self.at(".layerstore/hosts")):
             is_host = re.fullmatch(r"[0-9a-f]{32}\.([0-9]{1,6}|queue|closed)", name) is not None
             self.name(".layerstore/hosts", name, is_host, temporary=True, modes=(0o600,))

@@ -42,7 +42,7 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect)/", name.path):
+        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|used)/", name.path):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
@@ -56,7 +56,7 @@ def directories_last(trace):
     """A new directory's name is durable before anything in it is promised. What processes agree on
     about hosts is no promise, nor is what is derived from blobs."""
     for made in trace.of("mkdirat"):
-        if re.search(r"/\.layerstore/(hosts|outboard|suspect)(/|$)", made.path):
+        if re.search(r"/\.layerstore/(hosts|outboard|suspect|used)(/|$)", made.path):
             continue
         if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
             yield f"the directory {made.path} was promised before its name was synced"

@@ -126,6 +126,17 @@ pub(crate) enum Command {
         names: Vec<String>,
     },
 
+    /// Say that images are in use
+    ///
+    /// The images that were used the longest ago are the first to go when space is made. A pull, and
+    /// whatever asks the store by name for an image in order to use it, says so by itself.
+    #[command(after_help = REF_HELP)]
+    Touch {
+        /// The images
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+
     /// Work with single blobs
     #[command(subcommand)]
     Blob(BlobCommand),

@@ -14,7 +14,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
     &["version", "reserve"],
-    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "hosts"],
+    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "used", "hosts"],
 );
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.

@@ -30,6 +30,8 @@ struct Row {
     missing: u64,
     /// Foreign layers that are not there, which is no damage.
     foreign: u64,
+    /// When it was used last.
+    last_used: Option<u64>,
     error: Option<String>,
 }
 
@@ -44,8 +46,13 @@ impl Row {
             blobs: 0,
             missing: 0,
             foreign: 0,
+            last_used: None,
             error: None,
         };
+        match store.last_used(&row.digest) {
+            Ok(last) => row.last_used = last.map(human::unix),
+            Err(error) => row.error = Some(error.to_string()),
+        }
         match Image::read(store, &entry.descriptor) {
             Ok(image) => {
                 row.platforms = image.platforms(store).iter().map(Platform::to_string).collect();

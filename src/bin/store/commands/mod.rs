@@ -14,6 +14,7 @@ mod pull;
 mod rm;
 mod tag;
 mod tags;
+mod touch;
 mod version;
 
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),
         Command::Rm { names } => rm::run(&place.open()?, &names, out),
+        Command::Touch { names } => touch::run(&place.open()?, &names, out),
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
         Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
