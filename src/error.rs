@@ -207,6 +207,15 @@ pub enum Error {
         name: String,
     },
 
+    /// A ref is pinned.
+    #[error(
+        "{name} is pinned, and stays; `store unpin` takes the pin away, `store rm --force` removes it all the same"
+    )]
+    RefPinned {
+        /// The name.
+        name: String,
+    },
+
     /// No blob has this digest.
     #[error("there is no blob {digest} in the store")]
     BlobNotFound {

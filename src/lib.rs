@@ -63,7 +63,7 @@ pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
     Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState, Node,
-    Part, PartWatch, Pinned, Pulse, Queued, Ref, Role, Slot, Usage, Version,
+    Part, PartWatch, Pinned, Pulse, Queued, Ref, Removal, Role, Slot, Usage, Version,
 };
 
 /// The README's example is compiled, so that it stays true.

@@ -67,6 +67,7 @@ pub use lease::{Lease, Pinned};
 pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
 pub use part_state::Version;
+pub use refs::Removal;
 pub use usage::{Amount, ImageUsage, Usage};
 
 use access::Sharing;
@@ -373,7 +374,7 @@ impl BlobStore {
         refs::tag(&self.layout, lease, source, name)
     }
 
-    /// Removes names, durably; for each, whether it was there. Their blobs stay until a collection.
+    /// Removes names, pinned or not, durably; for each, whether it was there. Their blobs stay until a collection.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use super::BlobStore;
 use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
@@ -108,6 +109,42 @@ pub(crate) fn remove(layout: &Layout, names: &[String]) -> Result<Vec<bool>> {
     Ok(removed)
 }
 
+/// What became of a name that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// It was not there.
+    NotFound,
+    /// It is pinned, and stays.
+    Pinned,
+}
+
+/// Removes those names that are not pinned, durably.
+pub(crate) fn remove_unpinned(layout: &Layout, names: &[String]) -> Result<Vec<Removal>> {
+    let mut removed = Vec::new();
+    update(layout, |index| {
+        let mut remove = |name: &String| match index.is_pinned(name) {
+            true => Removal::Pinned,
+            false if index.remove(name) => Removal::Removed,
+            false => Removal::NotFound,
+        };
+        removed = names.iter().map(&mut remove).collect();
+        removed.contains(&Removal::Removed)
+    })?;
+    Ok(removed)
+}
+
+/// Pins a name, or takes its pin away, durably; whether that changed anything.
+pub(crate) fn set_pinned(layout: &Layout, name: &str, pinned: bool) -> Result<bool> {
+    let mut changed = None;
+    update(layout, |index| {
+        changed = index.set_pinned(name, pinned);
+        changed == Some(true)
+    })?;
+    changed.ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
+}
+
 /// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced.
 fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<()> {
     let lock = Lock::acquire(
@@ -129,6 +166,27 @@ fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Resul
     layout.root.sync()?;
     drop(lock);
     Ok(())
+}
+
+impl BlobStore {
+    /// As [`remove_refs`](BlobStore::remove_refs), but leaves names that are pinned.
+    ///
+    /// # Errors
+    ///
+    /// As of [`remove_refs`](BlobStore::remove_refs).
+    pub fn remove_unpinned_refs(&self, names: &[String]) -> Result<Vec<Removal>> {
+        remove_unpinned(self.layout(), names)
+    }
+
+    /// Pins a name, or takes its pin away, durably; whether that changed anything. What a pinned name
+    /// stands for is not dropped to make room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`remove_refs`](BlobStore::remove_refs).
+    pub fn set_pinned(&self, name: &str, pinned: bool) -> Result<bool> {
+        set_pinned(self.layout(), name, pinned)
+    }
 }
 
 fn read_index(layout: &Layout) -> Result<IndexFile> {

@@ -3,7 +3,7 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 24] = [
+    let cases: [(&[&str], &[&str]); 26] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
@@ -18,7 +18,9 @@ fn every_command_explains_itself() {
         (&["images"], &["List the images"]),
         (&["inspect"], &["<REF>", "docker.io/library/alpine:latest"]),
         (&["tag"], &["<SRC> <DST>", "docker.io/library/base:1"]),
-        (&["rm"], &["<REF>...", "exit code is 3"]),
+        (&["rm"], &["<REF>...", "exit code is 3", "--force"]),
+        (&["pin"], &["<REF>...", "on the name", "lease add"]),
+        (&["unpin"], &["<REF>..."]),
         (&["touch"], &["<REF>...", "longest ago"]),
         (&["blob"], &["ls ", "stat ", "cat ", "put "]),
         (&["blob", "ls"], &["in no order"]),

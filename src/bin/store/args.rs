@@ -118,10 +118,33 @@ pub(crate) enum Command {
     /// Take names away
     ///
     /// What the images are made of stays on disk until it is collected. If some of the names do
-    /// not exist, the others are removed all the same, and the exit code is 3.
+    /// not exist, or are pinned, the others are removed all the same, and the exit code is 3.
     #[command(after_help = REF_HELP)]
     Rm {
         /// The names
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+        /// Pinned names too
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Keep images from being dropped to make room
+    ///
+    /// The pin is on the name: when the name comes to stand for another image, it keeps that one. A
+    /// pinned name is not removed by `store rm` without --force. To keep an image for a time only, or
+    /// under no name, see `store lease add`.
+    #[command(after_help = REF_HELP)]
+    Pin {
+        /// The images
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+
+    /// Take pins away
+    #[command(after_help = REF_HELP)]
+    Unpin {
+        /// The images
         #[arg(value_name = "REF", required = true)]
         names: Vec<String>,
     },

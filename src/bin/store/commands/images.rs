@@ -30,6 +30,8 @@ struct Row {
     missing: u64,
     /// Foreign layers that are not there, which is no damage.
     foreign: u64,
+    /// Whether the name is pinned.
+    pinned: bool,
     /// When it was used last.
     last_used: Option<u64>,
     error: Option<String>,
@@ -37,6 +39,7 @@ struct Row {
 
 impl Row {
     fn new(store: &BlobStore, entry: Ref) -> Row {
+        let pinned = entry.is_pinned();
         let mut row = Row {
             name: entry.name,
             digest: entry.descriptor.digest,
@@ -46,6 +49,7 @@ impl Row {
             blobs: 0,
             missing: 0,
             foreign: 0,
+            pinned,
             last_used: None,
             error: None,
         };
@@ -82,6 +86,11 @@ impl Row {
             }
             (None, 0) => String::new(),
             (None, missing) => format!("incomplete: {} missing", human::count(missing, "blob")),
+        };
+        let mark = match (self.pinned, mark.is_empty()) {
+            (false, _) => mark,
+            (true, true) => "pinned".to_owned(),
+            (true, false) => format!("pinned, {mark}"),
         };
         let name = self.shown_name().to_owned();
         [name, human::short(&self.digest), platforms, human::size(self.size), mark]

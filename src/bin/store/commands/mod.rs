@@ -10,6 +10,7 @@ mod init;
 mod inspect;
 mod lease;
 mod login;
+mod pin;
 mod pull;
 mod rm;
 mod tag;
@@ -43,7 +44,9 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Images => images::run(&place.open()?, out),
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),
-        Command::Rm { names } => rm::run(&place.open()?, &names, out),
+        Command::Rm { names, force } => rm::run(&place.open()?, &names, force, out),
+        Command::Pin { names } => pin::run(&place.open()?, &names, true, out),
+        Command::Unpin { names } => pin::run(&place.open()?, &names, false, out),
         Command::Touch { names } => touch::run(&place.open()?, &names, out),
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
