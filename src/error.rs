@@ -402,6 +402,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A setting of the store cannot have this value, or there is none of this name.
+    #[error("{key}: {reason}")]
+    InvalidSetting {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+
     /// Credentials are missing, or were refused.
     #[error("{registry} did not let us in: {reason}")]
     Unauthorized {

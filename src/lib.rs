@@ -62,8 +62,9 @@ pub use gc::{GcOptions, GcReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
-    Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo, LeaseState, Node,
-    Part, PartWatch, Pinned, Pulse, Queued, Ref, Removal, Role, Slot, Usage, Version,
+    ConfigKey, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo,
+    LeaseState, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref, Removal, Role, Slot,
+    SpaceLimits, StoreConfig, Usage, Version, parse_duration, parse_size,
 };
 
 /// The README's example is compiled, so that it stays true.

@@ -29,11 +29,14 @@ fn used_before(age: Duration) -> (tempfile::TempDir, BlobStore, Digest, SystemTi
     (dir, store, digest, then)
 }
 
+/// Something that is done with a store and its image.
+type Act = fn(&BlobStore, &Digest);
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn what_is_a_use_and_what_is_none() {
-    let uses: [(&str, fn(&BlobStore, &Digest)); 6] = [
+    let uses: [(&str, Act); 6] = [
         ("find_ref", |store, _| drop(store.find_ref("a:1").unwrap())),
         ("pin_ref", |store, _| drop(store.pin_ref(&store.lease("t").unwrap(), "a:1").unwrap())),
         ("open_blob", |store, digest| drop(store.open_blob(digest).unwrap())),
@@ -47,15 +50,15 @@ fn what_is_a_use_and_what_is_none() {
         let last = store.last_used(&digest).unwrap().unwrap();
         assert!(last > then + HOUR / 2, "{name} is a use");
     }
-    let looks: [(&str, fn(&BlobStore, &Digest)); 6] = [
+    let looks: [(&str, Act); 6] = [
         ("refs", |store, _| drop(store.refs().unwrap())),
         ("closure", |store, _| {
             drop(store.closure(&store.refs().unwrap()[0].descriptor).unwrap());
         }),
         ("usage", |store, _| drop(store.usage().unwrap())),
         ("check", |store, _| drop(store.check(&Default::default(), |_| {}).unwrap())),
-        ("collect", |store, _| drop(gc::collect(store, &GcOptions::default()).unwrap())),
-        ("last_used", |store, digest| drop(store.last_used(digest).unwrap())),
+        ("collect", |store, _| assert!(gc::collect(store, &GcOptions::default()).is_ok())),
+        ("last_used", |store, digest| assert!(store.last_used(digest).is_ok())),
     ];
     for (name, act) in looks {
         let (_dir, store, digest, then) = used_before(HOUR);

@@ -33,6 +33,7 @@ impl Error {
             Error::InvalidDigest { .. }
             | Error::InvalidReference { .. }
             | Error::InvalidPlatform { .. }
+            | Error::InvalidSetting { .. }
             | Error::InvalidProxy { .. } => ErrorKind::InvalidInput,
             Error::Damaged { .. } | Error::UnreadableRoot { .. } => ErrorKind::Damage,
             Error::RefNotFound { .. }

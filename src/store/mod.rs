@@ -28,6 +28,7 @@ mod check;
 mod claim;
 mod closure;
 pub(crate) mod collector;
+mod config;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
@@ -47,6 +48,7 @@ mod part_state;
 mod ranges;
 pub(crate) mod refs;
 pub(crate) mod suspect;
+mod units;
 mod usage;
 mod used;
 mod verified;
@@ -60,6 +62,7 @@ pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use config::{ConfigKey, SpaceLimits, StoreConfig};
 pub use hosts::{Hosts, Queued, Slot};
 pub use index_file::Ref;
 pub use ingest::Ingest;
@@ -68,6 +71,7 @@ pub use leases::{LeaseInfo, LeaseState};
 pub use part::{Part, Pulse};
 pub use part_state::Version;
 pub use refs::Removal;
+pub use units::{parse_duration, parse_size};
 pub use usage::{Amount, ImageUsage, Usage};
 
 use access::Sharing;
@@ -147,6 +151,10 @@ impl BlobStore {
     }
 
     fn made(layout: Layout) -> Result<BlobStore> {
+        // Settings that make no sense are told to those who need one of them.
+        if let Ok(StoreConfig { group_hashes: Some(on), .. }) = config::read(&layout) {
+            layout.outboards.set_on(on);
+        }
         Ok(BlobStore { layout: Arc::new(layout) })
     }
 
@@ -155,7 +163,8 @@ impl BlobStore {
     }
 
     /// Whether the hashes of blobs' groups are computed as blobs come, kept, and compared when blobs
-    /// are read; for this value and its clones. They are unless this says otherwise: without them
+    /// are read; for this value and its clones. They are unless this, or the store's
+    /// [`config`](BlobStore::config), says otherwise: without them
     /// a put takes less processor time, and nothing notices what a disk did to a blob until the
     /// next check.
     pub fn set_group_hashes(&self, on: bool) {

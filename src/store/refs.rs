@@ -145,15 +145,14 @@ pub(crate) fn set_pinned(layout: &Layout, name: &str, pinned: bool) -> Result<bo
     changed.ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
 }
 
+/// The lock of `index.json`, and of the settings.
+pub(super) fn lock(layout: &Layout) -> Result<Lock> {
+    Lock::acquire(&layout.locks, "index", LockMode::Exclusive, "the lock of index.json", LIMIT)
+}
+
 /// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced.
 fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<()> {
-    let lock = Lock::acquire(
-        &layout.locks,
-        "index",
-        LockMode::Exclusive,
-        "the lock of index.json",
-        LIMIT,
-    )?;
+    let lock = lock(layout)?;
     let mut index = read_index(layout)?;
     if change(&mut index) {
         let aside = Aside::hidden(&layout.root)?;

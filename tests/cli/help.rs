@@ -3,7 +3,7 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 26] = [
+    let cases: [(&[&str], &[&str]); 27] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
@@ -35,6 +35,7 @@ fn every_command_explains_itself() {
             &["check"],
             &["--quick", "--read-data", "--subset <PERCENT>", "--since", "exit code is 3"],
         ),
+        (&["config"], &["--unset <KEY>", "max-used-space", "config.toml"]),
         (&["init"], &["another tool"]),
     ];
     for (command, lines) in cases {

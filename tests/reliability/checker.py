@@ -33,7 +33,7 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
-        "outboard", "suspect", "used",
+        "outboard", "suspect", "used", "config.toml",
     },
     ".layerstore/locks": set(layout.LOCKS),
     ".layerstore/quarantine": set(),

@@ -93,6 +93,7 @@ class Scene:
         yield lease
         yield run("lease-rm", "lease", "rm", done.stdout.decode().strip() or "none")[0]
         yield run("rm", "rm", "other:v1")[0]
+        yield run("config", "config", "keep-duration", "1h")[0]
         quietly("rm", image)
         yield run("gc", "gc", "--grace=0s")[0]
         credentials = os.path.join(base, "auth.json")

@@ -4,7 +4,7 @@
     trace_rules.py OPERATION TRACE
 
 OPERATION is what the traced command did: init, pull, put, tag, rm, lease-add, lease-rm, gc, logout,
-library. Prints what is broken, a line each. A power cut finds a missing sync only where the file
+config, library. Prints what is broken, a line each. A power cut finds a missing sync only where the file
 system has not made things durable of itself; these rules find it on any.
 """
 
@@ -226,7 +226,7 @@ def removal_after_durable_refs(trace):
 
 
 def change_is_durable(trace):
-    """Credentials that were forgotten stay so."""
+    """Credentials that were forgotten stay so, and settings."""
     names = list(trace.of(*NAMING))
     if not names:
         yield "nothing was changed"
@@ -259,6 +259,7 @@ RULES = {
     "lease-rm": (removed_lease,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),
+    "config": (change_is_durable,),
     "library": (commits_are_durable,),
 }
 

@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text.
 
 mod check;
+mod config;
 mod global;
 mod login;
 
@@ -14,6 +15,7 @@ use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
 pub(crate) use check::Check;
+pub(crate) use config::Config;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
@@ -198,6 +200,12 @@ Examples:
     /// is 3.
     #[command(after_help = check::CHECK_HELP)]
     Check(Check),
+
+    /// Show or change the store's settings, which hold for all processes
+    ///
+    /// They are in the file .layerstore/config.toml, which may be changed by hand too: comments stay.
+    #[command(after_help = config::CONFIG_HELP)]
+    Config(Config),
 
     /// Make a store, or complete one whose making was interrupted
     ///

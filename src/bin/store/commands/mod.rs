@@ -2,6 +2,7 @@
 
 mod blob;
 mod check;
+mod config;
 mod df;
 mod digest;
 mod gc;
@@ -32,7 +33,7 @@ type Outcome = Result<Exit, Failure>;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
-    let group_hashes = cli.global.group_hashes == Switch::On;
+    let group_hashes = cli.global.group_hashes.map(|it| it == Switch::On);
     let place = Place { root: cli.global.root, shared: cli.global.shared, group_hashes };
     let progress = cli.global.progress;
     match cli.command {
@@ -53,6 +54,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
         Command::Df => df::run(&place.open()?, out),
         Command::Check(args) => check::run(&place.open()?, args, progress, out),
+        Command::Config(args) => config::run(&place.open()?, &args, out),
         Command::Init => init::run(&place, out),
         Command::Version => version::run(out),
     }
@@ -64,7 +66,8 @@ struct Place {
     root: Option<PathBuf>,
     /// Whether others may write to it.
     shared: bool,
-    group_hashes: bool,
+    /// What was said; else the store's settings count.
+    group_hashes: Option<bool>,
 }
 
 impl Place {
@@ -89,7 +92,9 @@ impl Place {
     }
 
     fn set(&self, store: BlobStore) -> BlobStore {
-        store.set_group_hashes(self.group_hashes);
+        if let Some(on) = self.group_hashes {
+            store.set_group_hashes(on);
+        }
         store
     }
 }
