@@ -3,12 +3,13 @@
 //! benches/peers/run, in its section `ranges`.
 #![cfg(feature = "cli")]
 
+#[path = "support/connections.rs"]
+mod connections;
 #[path = "tools/peers.rs"]
 mod peers;
 #[path = "tools/store.rs"]
 mod store;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -64,37 +65,15 @@ fn large_image(data: &Path, size: u64, name: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The connections that nginx has now, by the kernel, each by its client's address: those that
-/// clients have closed are none.
-fn established(address: &str) -> BTreeSet<String> {
-    let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
-    let own = format!(":{port:04X}");
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let client = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        (words[1].ends_with(&own) && words[3] == "01").then(|| words[2].to_owned())
+/// The most connections to the registry that there were at once until all of these had ended.
+fn peak(registry: &Registry, mut pulls: Vec<Child>) -> usize {
+    let port = registry.address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let wait = || {
+        for pull in &mut pulls {
+            assert!(pull.wait().unwrap().success());
+        }
     };
-    table.lines().skip(1).filter_map(client).collect()
-}
-
-/// The most connections that there were at once until all of these had ended.
-///
-/// The kernel does not give its table as it was at one moment: a connection that was closed and one
-/// that was opened for it while it was read can both be in it. What two readings in turn have was
-/// there between them.
-fn peak(address: &str, mut pulls: Vec<Child>) -> usize {
-    let mut peak = 0;
-    let mut before = BTreeSet::new();
-    while pulls.iter_mut().any(|pull| pull.try_wait().unwrap().is_none()) {
-        let now = established(address);
-        peak = peak.max(before.intersection(&now).count());
-        before = now;
-        std::thread::sleep(Duration::from_micros(300));
-    }
-    for pull in &mut pulls {
-        assert!(pull.wait().unwrap().success());
-    }
-    peak
+    connections::peak_during(port, wait).0
 }
 
 #[test]
@@ -104,7 +83,7 @@ fn a_large_layer_comes_over_all_connections_and_once() {
     let registry = world.registry("registry");
     let store = world.store("store");
     let pull = store.start_pull(&World::name(&registry));
-    let peak = peak(&registry.address, vec![pull]);
+    let peak = peak(&registry, vec![pull]);
     assert_eq!(peak, CONNECTIONS);
     assert_eq!(store.blobs()[&world.layer], SIZE);
     store.assert_sound();
@@ -167,7 +146,7 @@ fn four_processes_keep_to_one_limit_and_a_killed_one_gives_its_connections_back(
     }
     killed.kill().unwrap();
     killed.wait().unwrap();
-    let peak = peak(&registry.address, names.iter().map(start).collect());
+    let peak = peak(&registry, names.iter().map(start).collect());
     assert!((4..=6).contains(&peak), "{peak}");
     for name in &names {
         store.assert_complete(name);

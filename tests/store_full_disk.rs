@@ -88,6 +88,28 @@ fn a_full_disk_is_told_and_the_part_is_kept() {
     store.open_blob(&digest).unwrap().verify().unwrap();
 }
 
+/// A part that may have been synced in vain is copied; where there is no room for two, its bytes are
+/// given up, and the room is the download's.
+#[test]
+#[ignore = "needs root for a tmpfs"]
+fn a_part_that_cannot_be_copied_begins_anew() {
+    let disk = Tmpfs::mount(16 * MIB);
+    let store = BlobStore::init(disk.path().join("store")).unwrap();
+    let lease = store.lease("test").unwrap();
+    let bytes = noise(8 * MIB, 1);
+    let digest = Algorithm::Sha256.digest(&bytes);
+    let pinned = lease.pin_one(digest, bytes.len() as u64).unwrap();
+    let path = store.root().join(format!(".layerstore/parts/sha256-{}.part", digest.hex()));
+    std::fs::write(&path, &bytes[..7 * MIB]).unwrap();
+    set_mode(&path, 0o444);
+    std::fs::write(disk.path().join("filler"), vec![0; 3 * MIB]).unwrap();
+    let Claim::Held(mut part) = store.claim(&pinned).unwrap() else { panic!("not held") };
+    assert!(part.is_empty());
+    part.write(&bytes).unwrap();
+    part.commit().unwrap();
+    store.open_blob(&digest).unwrap().verify().unwrap();
+}
+
 #[test]
 #[ignore = "needs root for a tmpfs"]
 fn a_collection_makes_room_on_a_full_disk() {

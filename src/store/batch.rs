@@ -1,7 +1,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::ingest::{Ingest, name_synced};
+use super::ingest::{Ingest, name_synced, replace};
 use super::layout::Layout;
 use super::lease::{Lease, Pinned};
 use crate::error::Result;
@@ -106,8 +106,7 @@ impl IngestBatch {
         let dir = self.layout.make_algorithm(self.algorithm)?;
         let mut new = Vec::new();
         for (ingest, pinned) in pending.into_iter().zip(&pinned) {
-            // It is as new as any; one that only another user may touch is replaced.
-            if !pinned.is_present() || !dir.touch(&pinned.digest().hex())? {
+            if !pinned.is_present() || !ingest.is_kept(dir, pinned.digest())? {
                 let (aside, hasher) = ingest.finished()?;
                 new.push((aside, hasher, pinned));
             }
@@ -116,7 +115,7 @@ impl IngestBatch {
         sys::sync_together(&files, dir.path())?;
         for (aside, hasher, pinned) in new {
             match pinned.is_present() {
-                true => aside.name_over(dir, &pinned.digest().hex()).map(drop)?,
+                true => replace(&self.layout, aside, dir, pinned.digest())?,
                 false => name_synced(&self.layout, aside, pinned.digest(), pinned.size())?,
             }
             hasher.keep(pinned.digest());

@@ -42,17 +42,17 @@ pub(crate) fn closure(layout: &Layout, root: &Descriptor) -> Result<Vec<Node>> {
     Ok(walk.nodes)
 }
 
-/// Fails if something is missing of what a blob is made of, be it an index, a manifest or neither.
+/// The blobs that a root leads to, itself among them; fails if something is missing of what a blob is made of, be it an index, a manifest or neither.
 /// Platforms of an index that were not pulled are not missing, but one of them has to be there: of
 /// an index that is just being pulled there is none, and to keep that would be to keep nothing.
-pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<()> {
+pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<Vec<Digest>> {
     let blob = Blob::open(layout, root)?;
     let size = blob.len();
     if size > MAX_DOCUMENT_SIZE {
-        return Ok(());
+        return Ok(vec![*root]);
     }
     let media_type = match Document::sniff(&blob.read_small(size)?) {
-        None => return Ok(()),
+        None => return Ok(vec![*root]),
         Some(Document::Index(index)) => index.media_type,
         Some(Document::Manifest(manifest)) => manifest.media_type,
     };
@@ -68,7 +68,7 @@ pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<()> {
     }
     match nodes.iter().filter(needed).find(|node| !node.present) {
         Some(node) => Err(Error::BlobNotFound { digest: node.descriptor.digest }),
-        None => Ok(()),
+        None => Ok(nodes.iter().map(|node| node.descriptor.digest).collect()),
     }
 }
 

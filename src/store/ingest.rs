@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::layout::Layout;
 use super::lease::{Lease, Pinned};
 use super::outboard::BlobHasher;
+use super::present;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{Aside, Dir};
@@ -58,10 +59,11 @@ impl Ingest {
         let pinned = self.lease.pin_one(digest, self.written)?;
         let dir = self.layout.make_algorithm(digest.algorithm())?;
         match pinned.is_present() {
-            // It is new to whoever puts it, and is kept for as long as if it were.
-            true if dir.touch(&digest.hex())? => {}
-            // Another user's, who alone may set its time: ours, of the same bytes, takes its place.
-            true => replace(self.aside, dir, &digest)?,
+            true if self.is_kept(dir, &digest)? => {}
+            true => {
+                finish(&self.aside)?;
+                replace(&self.layout, self.aside, dir, &digest)?;
+            }
             false => place_aside(&self.layout, self.aside, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
@@ -117,21 +119,24 @@ pub(crate) fn place_aside(layout: &Layout, aside: Aside, digest: &Digest, size: 
 pub(crate) fn name_synced(layout: &Layout, aside: Aside, digest: &Digest, size: u64) -> Result<()> {
     let name = digest.hex();
     let dir = layout.make_algorithm(digest.algorithm())?;
-    if layout.has_blob(digest, size)? {
+    if layout.has_own_blob(digest, size)? {
         return Ok(());
     }
     match dir.meta(&name)? {
-        // What has the name is not the blob, whoever put it there: it is healed.
-        Some(_) => aside.name_over(dir, &name).map(drop)?,
+        // What has the name is not the blob, whoever put it there, or may not be on disk.
+        Some(_) => replace(layout, aside, dir, digest),
         // If the name is taken between these two, it is by the same bytes.
-        None => aside.name_new(dir, &name).map(drop)?,
+        None => {
+            aside.name_new(dir, &name).map(drop)?;
+            layout.suspects.clear(digest)
+        }
     }
-    layout.suspects.clear(digest)
 }
 
-fn replace(aside: Aside, dir: &Dir, digest: &Digest) -> Result<()> {
-    finish(&aside)?;
-    aside.name_over(dir, &digest.hex()).map(drop)
+/// Puts good bytes, which have their mode and are synced, in the place of what has a blob's name.
+pub(crate) fn replace(layout: &Layout, aside: Aside, dir: &Dir, digest: &Digest) -> Result<()> {
+    aside.name_over(dir, &digest.hex()).map(drop)?;
+    layout.suspects.clear(digest)
 }
 
 /// What comes before the name.
@@ -141,6 +146,15 @@ fn finish(aside: &Aside) -> Result<()> {
 }
 
 impl Ingest {
+    /// Whether the blob that is there stays, and has the time of now: it is new to whoever puts it,
+    /// and is kept for as long as if it were. It does not if it has other bytes, which nobody has
+    /// noticed yet, if another program wrote it, or if it is another user's, who alone may set its
+    /// time.
+    pub(crate) fn is_kept(&self, dir: &Dir, digest: &Digest) -> Result<bool> {
+        let name = digest.hex();
+        Ok(present::can_stay(dir, &name, self.aside.file()) && dir.touch(&name)?)
+    }
+
     /// What it will be: its digest, and its length in bytes.
     pub(crate) fn identity(&self) -> (Digest, u64) {
         (self.hasher.digest(), self.written)

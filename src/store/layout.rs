@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::access::{self, Sharing};
 use super::outboard::Outboards;
+use super::present;
 use super::suspect::Suspects;
 use super::used::Used;
 use crate::error::{Error, IoContext, Result};
@@ -224,10 +225,23 @@ impl Layout {
         }
     }
 
-    /// Whether a blob of this length is there, and was not found to be damaged.
+    /// A blob of this length, if it is there and was not found to be damaged.
+    pub(crate) fn find_blob(&self, digest: &Digest, size: u64) -> Result<Option<Meta>> {
+        match self.blob_meta(digest)?.filter(|meta| meta.is_file && meta.len == size) {
+            Some(meta) if !self.suspects.has(digest)? => Ok(Some(meta)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether there is such a blob.
     pub(crate) fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let there = self.blob_meta(digest)?.is_some_and(|meta| meta.is_file && meta.len == size);
-        Ok(there && !self.suspects.has(digest)?)
+        Ok(self.find_blob(digest, size)?.is_some())
+    }
+
+    /// Whether there is such a blob that this program committed, so that its bytes are durable.
+    pub(crate) fn has_own_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let found = self.find_blob(digest, size)?;
+        Ok(found.is_some_and(|meta| !present::is_of_others(&meta)))
     }
 
     /// A blob's file; `None` if there is none.

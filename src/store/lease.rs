@@ -7,6 +7,7 @@ use super::closure;
 use super::gate;
 use super::layout::Layout;
 use super::lease_record::Record;
+use super::present;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
@@ -98,7 +99,7 @@ impl Lease {
         drop(gate);
         // What is there stays from now on; what is not is not kept by anybody's word.
         for root in roots {
-            closure::whole(layout, root)?;
+            present::sync(layout, &closure::whole(layout, root)?)?;
         }
         for algorithm in Algorithm::ALL {
             if let Some(dir) = layout.algorithm(algorithm)? {

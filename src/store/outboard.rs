@@ -78,12 +78,11 @@ impl Outboards {
         Ok(Some(cell.get_or_init(|| dir).clone()))
     }
 
-    /// When a blob was last hashed whole and found good: the time of its file.
-    pub(crate) fn checked(&self, digest: &Digest) -> Result<Option<SystemTime>> {
-        match self.dir(digest.algorithm())? {
-            Some(dir) => Ok(dir.meta(&digest.hex())?.map(|meta| meta.modified)),
-            None => Ok(None),
-        }
+    /// When a blob was last hashed whole and found good: the time of its file. What cannot be looked
+    /// at says nothing.
+    pub(crate) fn checked(&self, digest: &Digest) -> Option<SystemTime> {
+        let dir = self.dir(digest.algorithm()).ok()??;
+        dir.meta(&digest.hex()).ok()?.map(|meta| meta.modified)
     }
 
     /// Notes that a blob was compared with its hashes, all of it. That this fails costs no more than
@@ -108,8 +107,16 @@ impl Outboards {
         }
     }
 
-    /// The hashes of a blob of `len` bytes; `None` if there are none that could be its.
-    pub(crate) fn open(&self, digest: &Digest, len: u64) -> Result<Option<Outboard>> {
+    /// The hashes of a blob of `len` bytes; `None` if there are none that could be its, or none that
+    /// can be read: they are derived, and the blob's digest is asked instead.
+    pub(crate) fn open(&self, digest: &Digest, len: u64) -> Option<Outboard> {
+        self.try_open(digest, len).unwrap_or_else(|error| {
+            tracing::debug!(%digest, %error, "the group hashes cannot be opened");
+            None
+        })
+    }
+
+    fn try_open(&self, digest: &Digest, len: u64) -> Result<Option<Outboard>> {
         let Some(dir) = self.dir(digest.algorithm())? else {
             return Ok(None);
         };
@@ -190,12 +197,14 @@ impl BlobHasher {
     }
 
     /// Keeps the hashes of the groups of a blob that is in place, and whose digest held in this
-    /// very pass. That this fails takes nothing from the blob.
-    pub(crate) fn keep(self, digest: &Digest) {
-        let Some(groups) = self.groups else { return };
-        if let Err(error) = groups.keep(digest) {
+    /// very pass; whether that went well. That it fails takes nothing from the blob, but older
+    /// hashes that are there are not to be believed then.
+    pub(crate) fn keep(self, digest: &Digest) -> bool {
+        let kept = self.groups.map(|groups| groups.keep(digest));
+        if let Some(Err(error)) = &kept {
             tracing::debug!(%digest, %error, "the group hashes are not kept");
         }
+        matches!(kept, Some(Ok(())))
     }
 }
 

@@ -10,6 +10,7 @@ use super::lease::Pinned;
 use super::outboard::BlobHasher;
 use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
+use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{self, Aside, Filesystem, Lock};
@@ -53,25 +54,6 @@ pub struct Part {
     written_back: u64,
     /// Up to where space was set aside.
     reserved: u64,
-}
-
-/// The time of a part's lock, by which its holder shows that it waits for something and has not
-/// stopped.
-#[derive(Debug)]
-pub struct Pulse {
-    layout: Arc<Layout>,
-    lock: String,
-}
-
-impl Pulse {
-    /// Shows it now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub fn beat(&self) -> Result<()> {
-        self.layout.parts.touch(&self.lock).map(drop)
-    }
 }
 
 #[derive(Debug)]
@@ -252,7 +234,7 @@ impl Part {
         if end == self.hashed {
             return Ok(());
         }
-        let path = self.path();
+        let (path, mut beats) = (self.path(), Beats::new(self.pulse()));
         // No more than a piece, whatever is missing.
         let mut buffer = vec![0; (end - self.hashed).min(PIECE) as usize];
         while self.hashed < end {
@@ -260,6 +242,7 @@ impl Part {
             sys::read_at(self.file(), piece, self.hashed).context("read", &path)?;
             self.hasher.update(piece);
             self.hashed += piece.len() as u64;
+            beats.tick();
         }
         Ok(())
     }
@@ -360,11 +343,11 @@ impl Part {
                 }
                 let hex = expected.hex();
                 if !parts.rename_new(&names.part, &dir, &hex)? {
-                    match self.layout.has_blob(&expected, size)? {
+                    match self.layout.has_own_blob(&expected, size)? {
                         true => {
                             parts.unlink(&names.part)?;
                         }
-                        // What has the name is not the blob: it is healed.
+                        // What has the name is not the blob, or may not be on disk.
                         false => parts.rename(&names.part, &dir, &hex)?,
                     }
                 }
@@ -380,9 +363,7 @@ impl Part {
     /// for a part that nobody waits for.
     pub fn pulse(&self) -> Option<Pulse> {
         match &self.storage {
-            Storage::Named { names, .. } => {
-                Some(Pulse { layout: self.layout.clone(), lock: names.lock.clone() })
-            }
+            Storage::Named { names, .. } => Some(Pulse::new(&self.layout, &names.lock)),
             Storage::Private(_) => None,
         }
     }

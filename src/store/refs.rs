@@ -2,12 +2,14 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::BlobStore;
+use super::closure::closure;
 use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
+use super::present;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor};
-use crate::sys::{Aside, Lock, LockMode};
+use crate::sys::{self, Aside, Lock, LockMode};
 
 /// The largest `index.json` that is read: about half a million refs.
 const MAX_INDEX: u64 = 256 * 1024 * 1024;
@@ -33,11 +35,17 @@ pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
 /// it adds is pinned by its lease.
 pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Ref>> {
     let refs = read(layout)?;
-    if let Some(file) = layout.root.open_file("index.json")? {
-        crate::sys::sync_data(&file, &layout.root.path_of("index.json"))?;
-    }
+    sync_index(layout)?;
     layout.root.sync()?;
     Ok(refs)
+}
+
+/// Makes the bytes of `index.json` durable: another tool may have written it and synced nothing.
+fn sync_index(layout: &Layout) -> Result<()> {
+    match layout.root.open_file("index.json")? {
+        Some(file) => sys::sync_data(&file, &layout.root.path_of("index.json")),
+        None => Ok(()),
+    }
 }
 
 /// Names an image all of whose blobs are in place: the last step of a pull.
@@ -62,8 +70,12 @@ pub(crate) fn publish(
         return Err(incomplete(target.digest));
     }
     for pinned in closure {
-        if !pinned.look()? {
-            return Err(incomplete(*pinned.digest()));
+        match layout.find_blob(pinned.digest(), pinned.size())? {
+            None => return Err(incomplete(*pinned.digest())),
+            Some(meta) if present::is_of_others(&meta) => {
+                present::sync_one(layout, pinned.digest())?;
+            }
+            Some(_) => {}
         }
     }
     update(layout, |index| index.set(name, target))?;
@@ -85,6 +97,8 @@ pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descript
 pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
     let target = pin(layout, lease, source)?;
     // Another tool may have written the source, and have synced nothing.
+    let nodes = closure(layout, &target)?;
+    present::sync(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
     for algorithm in Algorithm::ALL {
         if let Some(dir) = layout.algorithm(algorithm)? {
             dir.sync()?;
@@ -154,14 +168,16 @@ pub(super) fn lock(layout: &Layout) -> Result<Lock> {
 fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<()> {
     let lock = lock(layout)?;
     let mut index = read_index(layout)?;
-    if change(&mut index) {
+    if !change(&mut index) {
+        // Whoever wrote it so may not have come so far as to sync it, or never does.
+        sync_index(layout)?;
+    } else {
         let aside = Aside::hidden(&layout.root)?;
         aside.file().write_all(&index.to_bytes()).context("write to", aside.path())?;
         aside.set_mode(0o644)?;
         aside.sync()?;
         aside.name_over(&layout.root, "index.json")?;
     }
-    // Also where nothing changed: whoever wrote it so may not have come this far.
     layout.root.sync()?;
     drop(lock);
     Ok(())

@@ -120,7 +120,7 @@ impl Guard {
             (self.window, self.start) = (window, 0);
             Against::Digest
         } else {
-            match of.outboards.open(of.digest, of.len)? {
+            match of.outboards.open(of.digest, of.len) {
                 Some(outboard) => Against::Groups(outboard),
                 None => of.renew()?,
             }
@@ -213,8 +213,10 @@ impl Source<'_> {
             at += read as u64;
         }
         self.is_digest(hasher.digest())?;
-        hasher.keep(self.digest);
-        Ok(self.outboards.open(self.digest, self.len)?.map_or(Against::Nothing, Against::Groups))
+        // If they cannot be kept, as on a full disk, what is there may be what was wrong: the whole was
+        // compared once, and that has to do.
+        let kept = hasher.keep(self.digest).then(|| self.outboards.open(self.digest, self.len));
+        Ok(kept.flatten().map_or(Against::Nothing, Against::Groups))
     }
 
     fn is_digest(&self, actual: Digest) -> Result<()> {

@@ -178,6 +178,34 @@ fn a_user_goes_on_with_the_part_of_another() {
 
 #[test]
 #[ignore = "needs root to be two other users"]
+fn what_a_host_asked_for_is_told_to_the_other_user() {
+    let (sandbox, registry) = (of_group(), Registry::start());
+    registry.push("demo", "1", &Image::of(&[Layer::random_file("any", 1, 5_000)]));
+    let args = ["--shared", "pull", "--plain-http", &registry.reference("demo:1"), "--json"];
+    let busy = || {
+        let busy = Action::status(429, &[("Retry-After", "1")], "");
+        registry.fault(Fault::on("GET", "/manifests/").times(1).then(busy))
+    };
+    // The first makes the file, and the second replaces it.
+    for user in [FIRST, SECOND] {
+        let fault = busy();
+        ok(&sandbox, user, &args);
+        assert_eq!(fault.hits(), 1);
+        let hosts = std::fs::read_dir(sandbox.root().join(".layerstore/hosts")).unwrap();
+        let closed: Vec<_> = hosts
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|it| it == "closed"))
+            .collect();
+        assert_eq!(closed.len(), 1, "{closed:?}");
+        assert_eq!(closed[0].metadata().unwrap().uid(), user.0);
+        assert_modes(&sandbox.root());
+        ok(&sandbox, user, &["--shared", "rm", &registry.reference("demo:1")]);
+        ok(&sandbox, user, &["--shared", "gc", "--grace", "0s"]);
+    }
+}
+
+#[test]
+#[ignore = "needs root to be two other users"]
 fn who_is_not_of_the_group_is_refused() {
     let sandbox = of_group();
     ok(&sandbox, FIRST, &["--shared", "init"]);

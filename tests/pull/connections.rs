@@ -1,43 +1,13 @@
 //! Limits that hold over all processes: each pull has its own store handle and its own client, so
 //! what they share is on disk.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::support::connections::{established, peak_during};
 use crate::support::{Action, Fault, images};
 
 const MIB: u64 = 1 << 20;
-
-/// The connections that a server on this port has now, by the kernel: those that clients have
-/// closed are none, whether or not the server has noticed.
-fn established(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let own = format!(":{port:04X}");
-    let is_one = |line: &&str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        words[1].ends_with(&own) && words[3] == "01"
-    };
-    table.lines().skip(1).filter(is_one).count()
-}
-
-/// The most that there were at once while `work` went on.
-fn peak_during<T>(port: u16, work: impl FnOnce() -> T) -> (usize, T) {
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut peak = 0;
-            while !ended.load(Ordering::Relaxed) {
-                peak = peak.max(established(port));
-                std::thread::sleep(Duration::from_micros(300));
-            }
-            peak
-        });
-        let result = work();
-        ended.store(true, Ordering::Relaxed);
-        (watch.join().unwrap(), result)
-    })
-}
 
 /// Images of the same sizes, with nothing in common, each under its number.
 fn several(world: &World, count: u64, sizes: [u64; 3]) -> Vec<Image> {
@@ -159,7 +129,7 @@ fn beside_a_large_blob<T>(
     run(async {
         let mut large = Box::pin(puller.pull(&reference));
         let full = async {
-            while established(world.registry.port()) < limit {
+            while established(world.registry.port()).len() < limit {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

@@ -18,6 +18,7 @@ mod policy;
 mod referrers;
 mod resume;
 mod together;
+mod turns;
 mod versions;
 
 use std::sync::{Arc, Mutex};

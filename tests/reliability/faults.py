@@ -89,12 +89,22 @@ class Scene:
         yield run("put", "blob", "put", *several)[0]
         yield run("tag", "tag", image, "other:v1")[0]
         yield run("tag", "tag", image, "other:v1")[0]
+        self.as_of_others(root)
+        yield run("pull-others", *pull)[0]
+        self.as_of_others(root)
+        yield run("tag-others", "tag", image, "third:v1")[0]
+        self.as_of_others(root)
+        yield run("put-others", "blob", "put", "-", data=b"one")[0]
+        yield run("put-others", "blob", "put", *several)[0]
+        self.as_of_others(root)
+        lease, done = run("lease-add-others", "lease", "add", digest)
+        yield lease
         lease, done = run("lease-add", "lease", "add", digest)
         yield lease
         yield run("lease-rm", "lease", "rm", done.stdout.decode().strip() or "none")[0]
         yield run("rm", "rm", "other:v1")[0]
         yield run("config", "config", "keep-duration", "1h")[0]
-        quietly("rm", image)
+        quietly("rm", image, "third:v1")
         yield run("gc", "gc", "--grace=0s")[0]
         credentials = os.path.join(base, "auth.json")
         with open(credentials, "w", encoding="ascii") as file:
@@ -102,6 +112,12 @@ class Scene:
         yield run("logout", "logout", "--authfile", credentials, "a.example")[0]
         yield run("library", "--test-threads=1", *LIBRARY_TESTS, command=(LIBRARY,))[0]
         shutil.rmtree(base)
+
+    def as_of_others(self, root):
+        """As if another tool had written the blobs."""
+        for folder, _, names in os.walk(os.path.join(root, "blobs")):
+            for name in names:
+                os.chmod(os.path.join(folder, name), 0o644)
 
     def break_off(self, root, image):
         """As if a pull had been killed in the middle of a layer."""

@@ -119,7 +119,7 @@ def understand(trace, files, begin, end, name, arguments, result, opened):
     elif name == "newfstatat":
         found = re.match(FD + ", " + STRING, arguments)
         if found:
-            add(path=os.path.join(found.group(1), found.group(2)))
+            add(path=os.path.join(found.group(1), found.group(2)), text=arguments[found.end() :])
     elif int(result) < 0:
         return
     elif name in ("renameat", "renameat2", "linkat"):

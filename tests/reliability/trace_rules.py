@@ -4,7 +4,8 @@
     trace_rules.py OPERATION TRACE
 
 OPERATION is what the traced command did: init, pull, put, tag, rm, lease-add, lease-rm, gc, logout,
-config, library. Prints what is broken, a line each. A power cut finds a missing sync only where the file
+config, library; with `-others` after it where blobs of another program were there. Prints what is
+broken, a line each. A power cut finds a missing sync only where the file
 system has not made things durable of itself; these rules find it on any.
 """
 
@@ -46,10 +47,19 @@ def bytes_before_name(trace):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
-        written = [it.end for it in trace.of(*WRITING, path=name.source, before=name.begin)]
-        opened = [it.end for it in trace.of("open", "openat", path=name.source, before=name.begin)]
-        if not trace.synced(name.source, max(written + opened, default=-1), name.begin):
+        source = first_of(trace, name)
+        written = [it.end for it in trace.of(*WRITING, path=source, before=name.begin)]
+        opened = [it.end for it in trace.of("open", "openat", path=source, before=name.begin)]
+        if not trace.synced(source, max(written + opened, default=-1), name.begin):
             yield f"{name.path} got its name before its bytes were synced"
+
+
+def first_of(trace, name):
+    """What the file was called before: one without a name that replaces another comes by a hidden one."""
+    if "/.new-" in name.source:
+        for link in trace.of("linkat", path=name.source, before=name.begin):
+            return link.source
+    return name.source
 
 
 def directories_last(trace):
@@ -181,6 +191,33 @@ def root_synced(trace):
         yield "the root was not synced after index.json was read last"
 
 
+def index_synced(trace):
+    """What is left as it was found is synced too: another tool may have written it."""
+    reads = [it for it in trace.of("openat") if it.path.endswith("/index.json")]
+    if reads:
+        path, read = reads[-1].path, reads[-1]
+        replaced = any(trace.of(*NAMING, path=path, after=read.begin))
+        if not replaced and not trace.synced(path, read.begin, trace.end):
+            yield "index.json was neither replaced nor synced after it was read last"
+
+
+def bytes_of_others_promised(trace):
+    """A blob that another program wrote, as its write bits say, is synced or replaced before
+    anything promises it."""
+    seen = {}
+    for look in trace.of("newfstatat"):
+        mode = re.search(r"S_IFREG\|0(\d+)", look.text)
+        if in_blobs(look.path) and mode and int(mode.group(1), 8) & 0o222:
+            seen.setdefault(look.path, look)
+    if not seen:
+        yield "no blob of another program was looked at"
+    for path, look in seen.items():
+        end = promise(trace, look.end)
+        replaced = any(trace.of(*NAMING, path=path, after=look.end, before=end))
+        if not replaced and not trace.synced(path, look.end, end):
+            yield f"{path} was promised, and another program may not have synced it"
+
+
 def lasting_lease(trace):
     """A lease that lasts is durable, bytes and name, before its id is given out."""
     for name in trace.of(*NAMING):
@@ -251,9 +288,11 @@ EVERYWHERE = (
 )
 RULES = {
     "init": (store_is_whole,),
-    "pull": (store_is_durable, all_pinned_before_looked, found_blobs_promised, root_synced),
+    "pull": (
+        store_is_durable, all_pinned_before_looked, found_blobs_promised, root_synced, index_synced,
+    ),
     "put": (store_is_durable, all_pinned_before_looked, found_blobs_promised),
-    "tag": (pinned_before_looked, found_blobs_promised, root_synced),
+    "tag": (pinned_before_looked, found_blobs_promised, root_synced, index_synced),
     "rm": (root_synced,),
     "lease-add": (pinned_before_looked, found_blobs_promised, lasting_lease),
     "lease-rm": (removed_lease,),
@@ -262,6 +301,8 @@ RULES = {
     "config": (change_is_durable,),
     "library": (commits_are_durable,),
 }
+# The same commands where another program wrote the blobs.
+RULES |= {f"{it}-others": (*RULES[it], bytes_of_others_promised) for it in ("pull", "put", "tag", "lease-add")}
 
 
 def main():

@@ -56,6 +56,28 @@ class Rules(unittest.TestCase):
         for operation in ("init", "pull", "put", "lease-add", "lease-rm", "gc", "logout", "library"):
             self.assertNotEqual(self.broken(operation, END), [], operation)
 
+    def test_blobs_of_another_program(self):
+        blob = f"/s/blobs/sha256/{HEX}"
+        look = f'newfstatat(8</s/blobs/sha256>, "{HEX}", {{st_mode=S_IFREG|0644, st_size=3, ...}}, 0) = 0'
+        sync = f"fsync(9<{blob}>) = 0"
+        replace = f'renameat(8</s/blobs/sha256>, ".new-1", 8</s/blobs/sha256>, "{HEX}") = 0'
+        index = 'renameat(4</s>, ".new-2", 4</s>, "index.json") = 0'
+        rule = trace_rules.bytes_of_others_promised
+        for lines, count in (
+            ((look, sync, index), 0),
+            ((look, replace, index), 0),
+            ((look, index, sync), 1),
+            ((look, index), 1),
+            ((look,), 1),
+            ((look.replace("0644", "0444"), index), 1),
+        ):
+            self.assertEqual(len(list(rule(trace(*lines, END)))), count, lines)
+
+    def test_an_index_that_is_left_as_it_was(self):
+        rule = trace_rules.index_synced
+        self.assertEqual(list(rule(trace(READ, SYNC, END))), [])
+        self.assertEqual(len(list(rule(trace(SYNC, READ, END)))), 1)
+
     def test_a_trace_without_an_end_is_refused(self):
         with self.assertRaises(ValueError):
             trace(READ)

@@ -34,6 +34,7 @@
 
 mod actions;
 mod auth;
+pub mod connections;
 mod content;
 mod faults;
 mod http;

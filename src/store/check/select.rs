@@ -42,7 +42,7 @@ pub(super) fn select(
             continue;
         };
         // Of a small blob nothing is kept that could tell when it was read, and it costs nothing.
-        let checked = layout.outboards.checked(&digest)?;
+        let checked = layout.outboards.checked(&digest);
         let blob = Blob { digest, len: meta.len, checked };
         (if meta.len <= SMALL_BLOB { &mut chosen } else { &mut others }).push(blob);
     }
