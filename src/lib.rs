@@ -57,8 +57,8 @@ pub mod oci;
 mod store;
 mod sys;
 
-pub use error::{Error, ErrorKind, RegistryMessage, Result};
-pub use gc::{GcOptions, GcReport};
+pub use error::{Cap, Error, ErrorKind, Kept, RegistryMessage, Result, Room};
+pub use gc::{DroppedImage, GcOptions, GcReport, RoomReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,

@@ -23,6 +23,8 @@ pub(super) struct Marker<'a> {
     by_leases: Marked,
     /// What refers to a subject that is not live so far, by subject.
     referrers: HashMap<Digest, Vec<Digest>>,
+    /// All that refer to a subject, by subject, but for those that something led to before.
+    about: HashMap<Digest, Vec<Digest>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,7 @@ impl<'a> Marker<'a> {
             by_refs: Marked::default(),
             by_leases: Marked::default(),
             referrers: HashMap::new(),
+            about: HashMap::new(),
         }
     }
 
@@ -68,6 +71,16 @@ impl<'a> Marker<'a> {
         } else {
             None
         }
+    }
+
+    /// Whether a lease keeps a blob, be it that a ref does too.
+    pub(super) fn is_leased(&self, digest: &Digest) -> bool {
+        self.by_leases.live.contains(digest)
+    }
+
+    /// What refers to a blob, of what nothing else led to.
+    pub(super) fn about(&self, subject: &Digest) -> &[Digest] {
+        self.about.get(subject).map_or(&[], |all| all)
     }
 
     /// Marks what a ref leads to. Its target has to be there: a ref that leads nowhere is damage,
@@ -107,6 +120,7 @@ impl<'a> Marker<'a> {
 
     /// Takes note of a document that is about another. It stays for as long as that one does.
     pub(super) fn mark_referrer(&mut self, digest: Digest, subject: Digest) -> Result<()> {
+        self.about.entry(subject).or_default().push(digest);
         match self.keeper(&subject) {
             None => {
                 self.referrers.entry(subject).or_default().push(digest);

@@ -6,24 +6,33 @@
 //!
 //! This module knows the store, and nothing of how blobs come into it.
 
+mod admit;
 mod hosts;
 mod live;
 mod mark;
 mod orphans;
 mod parts;
 mod referrers;
+mod room;
+mod stock;
 mod sweep;
 mod threads;
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::oci::Digest;
 use crate::store::leases::{self, LeaseReader, Pin};
-use crate::store::{BlobStore, Layout, LeaseState, collector, refs};
+use crate::store::{BlobStore, Layout, LeaseState, SpaceLimits, collector, refs};
+pub(crate) use admit::admit;
 use mark::Marker;
+pub(crate) use room::Goal;
+pub use room::{DroppedImage, RoomReport};
 
 /// What a collection may remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +46,21 @@ pub struct GcOptions {
     /// How long after its last byte a download that nobody continues is given up. One day by
     /// default.
     pub part_ttl: Duration,
+    /// How much room the store may take. Where it takes more, images are dropped, the longest unused
+    /// first, that are neither pinned nor leased nor used within the time to keep them. No limits by
+    /// default: the store's own are in its [`config`](BlobStore::config).
+    pub limits: SpaceLimits,
 }
 
 impl Default for GcOptions {
     fn default() -> GcOptions {
         const HOUR: Duration = Duration::from_secs(60 * 60);
-        GcOptions { dry_run: false, grace: HOUR, part_ttl: 24 * HOUR }
+        GcOptions {
+            dry_run: false,
+            grace: HOUR,
+            part_ttl: 24 * HOUR,
+            limits: SpaceLimits::default(),
+        }
     }
 }
 
@@ -78,6 +96,8 @@ pub struct GcReport {
     pub trash_removed: u64,
     /// How many temporary files were removed whose writer did not come to an end.
     pub temporaries_removed: u64,
+    /// What room the store takes, if there are limits to it.
+    pub room: Option<RoomReport>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
@@ -103,6 +123,11 @@ pub struct GcReport {
 /// [`Error::NetworkFilesystem`]; [`Error::UnreadableRoot`], which names the ref or the lease;
 /// [`Error::Io`].
 pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
+    collect_for(store, options, &Goal { limits: options.limits, or_nothing: false })
+}
+
+/// Collects, and makes room to reach a goal.
+pub(crate) fn collect_for(store: &BlobStore, options: &GcOptions, goal: &Goal) -> Result<GcReport> {
     let started = Instant::now();
     let layout = store.layout();
     let lock = collector::lock(layout)?;
@@ -114,8 +139,14 @@ pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
         marker: Marker::new(store),
         leases: LeaseReader::default(),
         report: GcReport { dry_run: options.dry_run, ..GcReport::default() },
+        dropped: HashSet::new(),
+        would_free: Cell::new(0),
+        young_disk: Cell::new(0),
     };
-    let outcome = cycle.run();
+    let mut outcome = cycle.run();
+    if goal.limits.is_limited() {
+        outcome = outcome.and_then(|()| cycle.make_room(goal));
+    }
     let mut report = cycle.report;
     if !options.dry_run {
         layout.fill_reserve();
@@ -136,11 +167,26 @@ struct Cycle<'a> {
     marker: Marker<'a>,
     leases: LeaseReader,
     report: GcReport,
+    /// What the images are made of that were dropped to make room.
+    dropped: HashSet<Digest>,
+    /// In a dry run, what would be free by now, in bytes on disk.
+    would_free: Cell<u64>,
+    /// What the blobs take that are only kept for being young.
+    young_disk: Cell<u64>,
 }
 
 impl Cycle<'_> {
     fn run(&mut self) -> Result<()> {
-        self.make_room()?;
+        self.begin()?;
+        self.pass()
+    }
+
+    /// The collection itself. Once more, it begins anew: what it found before may not be so any more.
+    fn pass(&mut self) -> Result<()> {
+        (self.marker, self.leases) = (Marker::new(self.store), LeaseReader::default());
+        let report = &mut self.report;
+        (report.live, report.live_bytes, report.kept_young, report.kept_leased) = (0, 0, 0, 0);
+        self.young_disk.set(0);
         // Leases before refs: the owner of one that has ended published its ref before.
         self.reap_leases()?;
         self.mark_refs()?;
@@ -153,7 +199,7 @@ impl Cycle<'_> {
     }
 
     /// A disk may be so full that a file cannot even be renamed or removed.
-    fn make_room(&mut self) -> Result<()> {
+    fn begin(&mut self) -> Result<()> {
         if !self.options.dry_run && collector::is_low_on_space(self.layout) {
             self.layout.spend_reserve()?;
         }
@@ -162,7 +208,7 @@ impl Cycle<'_> {
 
     fn reap_leases(&mut self) -> Result<()> {
         if !self.options.dry_run {
-            self.report.leases_removed = leases::reap(self.layout).map_err(unreadable_lease)?;
+            self.report.leases_removed += leases::reap(self.layout).map_err(unreadable_lease)?;
         }
         Ok(())
     }

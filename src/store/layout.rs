@@ -19,7 +19,7 @@ const VERSION: &str = "1";
 /// What `oci-layout` says (image specification, "oci-layout file").
 const LAYOUT_VERSION: &str = "1.0.0";
 /// The lock files: made with the store and never unlinked.
-pub(crate) const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
+pub(crate) const LOCKS: [&str; 5] = ["gc", "turn", "gate", "index", "space"];
 /// What is set aside so that the collector can run on a full disk.
 const RESERVE: u64 = 4 * 1024 * 1024;
 /// The largest of the small files that is read.

@@ -7,7 +7,7 @@
 //!   blobs/ALGORITHM/HEX     immutable: layers, configs, manifests, indexes alike
 //!   .layerstore/
 //!     version               of everything below here; written last when a store is made
-//!     locks/{gc,turn,gate,index}
+//!     locks/{gc,turn,gate,index,space}
 //!     leases/ID             what is pinned, by live processes or until a time
 //!     parts/ALGORITHM-HEX.{part,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
@@ -17,7 +17,7 @@
 //!     trash/ quarantine/ reserve
 //! ```
 //!
-//! Locks are taken in this order, and never against it: own lease, `gc`, a part's (one a task),
+//! Locks are taken in this order, and never against it: own lease, `space`, `gc`, a part's (one a task),
 //! `index`, `turn`, `gate`. A name under `blobs/` stands for bytes that are on disk; a ref stands
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
@@ -28,7 +28,7 @@ mod check;
 mod claim;
 mod closure;
 pub(crate) mod collector;
-mod config;
+pub(crate) mod config;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
@@ -49,10 +49,11 @@ mod present;
 mod pulse;
 mod ranges;
 pub(crate) mod refs;
+pub(crate) mod space;
 pub(crate) mod suspect;
 mod units;
 mod usage;
-mod used;
+pub(crate) mod used;
 mod verified;
 
 use std::path::Path;

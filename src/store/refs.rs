@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::BlobStore;
 use super::closure::closure;
@@ -7,8 +7,9 @@ use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use super::present;
+use super::used;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Algorithm, Descriptor};
+use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
 
 /// The largest `index.json` that is read: about half a million refs.
@@ -78,7 +79,7 @@ pub(crate) fn publish(
             Some(_) => {}
         }
     }
-    update(layout, |index| index.set(name, target))?;
+    update(layout, |index| Ok(index.set(name, target)))?;
     layout.used.note(&target.digest);
     Ok(())
 }
@@ -104,7 +105,7 @@ pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> R
             dir.sync()?;
         }
     }
-    update(layout, |index| index.set(name, &target))?;
+    update(layout, |index| Ok(index.set(name, &target)))?;
     Ok(target)
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn remove(layout: &Layout, names: &[String]) -> Result<Vec<bool>> {
     let mut removed = Vec::new();
     update(layout, |index| {
         removed = names.iter().map(|name| index.remove(name)).collect();
-        removed.contains(&true)
+        Ok(removed.contains(&true))
     })?;
     Ok(removed)
 }
@@ -144,9 +145,39 @@ pub(crate) fn remove_unpinned(layout: &Layout, names: &[String]) -> Result<Vec<R
             false => Removal::NotFound,
         };
         removed = names.iter().map(&mut remove).collect();
-        removed.contains(&Removal::Removed)
+        Ok(removed.contains(&Removal::Removed))
     })?;
     Ok(removed)
+}
+
+/// Removes all names of an image, durably, if nothing has changed since it was chosen: it has just these
+/// names, none is pinned, nobody has used it, and no lease keeps it. Whether it did.
+pub(crate) fn drop_image(
+    layout: &Layout,
+    target: &Digest,
+    names: &[String],
+    last_used: SystemTime,
+    is_leased: impl FnOnce() -> Result<bool>,
+) -> Result<bool> {
+    let mut dropped = false;
+    update(layout, |index| {
+        let refs = index.refs().map_err(|reason| damaged(layout, reason))?;
+        let is_one_of_them = |entry: &Ref| entry.name.as_ref().is_some_and(|it| names.contains(it));
+        // A name that other tools gave to two images is none of ours to take from one.
+        let is_as_it_was = (refs.iter())
+            .filter(|entry| entry.descriptor.digest == *target || is_one_of_them(entry))
+            .all(|it| it.descriptor.digest == *target && is_one_of_them(it) && !it.is_pinned());
+        let is_there = refs.iter().any(|entry| entry.descriptor.digest == *target);
+        let is_unused = || -> Result<bool> { Ok(used::last(layout, target)? == Some(last_used)) };
+        dropped = is_as_it_was && is_there && is_unused()? && !is_leased()?;
+        if dropped {
+            for name in names {
+                index.remove(name);
+            }
+        }
+        Ok(dropped)
+    })?;
+    Ok(dropped)
 }
 
 /// Pins a name, or takes its pin away, durably; whether that changed anything.
@@ -154,7 +185,7 @@ pub(crate) fn set_pinned(layout: &Layout, name: &str, pinned: bool) -> Result<bo
     let mut changed = None;
     update(layout, |index| {
         changed = index.set_pinned(name, pinned);
-        changed == Some(true)
+        Ok(changed == Some(true))
     })?;
     changed.ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
 }
@@ -165,10 +196,10 @@ pub(super) fn lock(layout: &Layout) -> Result<Lock> {
 }
 
 /// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced.
-fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<()> {
+fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> Result<bool>) -> Result<()> {
     let lock = lock(layout)?;
     let mut index = read_index(layout)?;
-    if !change(&mut index) {
+    if !change(&mut index)? {
         // Whoever wrote it so may not have come so far as to sync it, or never does.
         sync_index(layout)?;
     } else {

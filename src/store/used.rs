@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::BlobStore;
 use super::access;
+use super::layout::Layout;
 use super::refs;
 use super::suspect;
 use crate::error::Result;
@@ -119,7 +120,12 @@ impl BlobStore {
     ///
     /// [`Error::Io`](crate::Error::Io).
     pub fn last_used(&self, target: &Digest) -> Result<Option<SystemTime>> {
-        let written = self.layout().blob_meta(target)?.map(|meta| meta.modified);
-        Ok(written.max(self.layout().used.last(target)?))
+        last(self.layout(), target)
     }
+}
+
+/// When an image was used last; see [`BlobStore::last_used`].
+pub(crate) fn last(layout: &Layout, target: &Digest) -> Result<Option<SystemTime>> {
+    let written = layout.blob_meta(target)?.map(|meta| meta.modified);
+    Ok(written.max(layout.used.last(target)?))
 }

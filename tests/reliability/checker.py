@@ -33,7 +33,7 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
-        "outboard", "suspect", "used", "config.toml",
+        "outboard", "suspect", "used", "config.toml", "usage",
     },
     ".layerstore/locks": set(layout.LOCKS),
     ".layerstore/quarantine": set(),

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod gc;
 mod global;
 mod login;
 
@@ -16,6 +17,7 @@ use layerstore::{Digest, Reference};
 
 pub(crate) use check::Check;
 pub(crate) use config::Config;
+pub(crate) use gc::Gc;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
@@ -30,12 +32,13 @@ Examples:
   skopeo inspect oci:ROOT:NAME     other tools read the store as it is
 
 Exit codes:
-  0 done                               6 network or registry failed, after retries
-  1 anything else                      7 bytes do not match their digest
-  2 the command line is wrong          8 no space left
+  0 done                               7 bytes do not match their digest
+  1 anything else                      8 no space left
+  2 the command line is wrong          9 what is kept takes more than it may
   3 damage found, or only part done   10 no store there
   4 not found                         11 locked by another process
   5 credentials missing or refused   130, 143 interrupted, terminated
+  6 network or registry failed, after retries
 
 Results go to the standard output, everything else to the standard error.";
 
@@ -173,19 +176,8 @@ pub(crate) enum Command {
     /// Free what neither image names nor leases keep
     ///
     /// Pulls may run meanwhile. If anything that keeps blobs cannot be read, nothing is removed.
-    #[command(after_help = "\
-Examples:
-  store gc --dry-run       what would be removed
-  store gc --grace 0s      also what was written a moment ago")]
-    Gc {
-        /// Remove nothing, only say what would be
-        #[arg(long)]
-        dry_run: bool,
-        /// Keep blobs younger than this, for tools that write blobs first and name them later:
-        /// 90s, 30m, 1h30m, 7d [default: 1h]
-        #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-        grace: Option<Duration>,
-    },
+    #[command(after_help = gc::GC_HELP)]
+    Gc(Gc),
 
     /// Show what the store takes on disk, by kind and by image
     ///

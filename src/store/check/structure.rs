@@ -13,7 +13,7 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
-    &["version", "reserve", "config.toml"],
+    &["version", "reserve", "config.toml", "usage"],
     &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "used", "hosts"],
 );
 

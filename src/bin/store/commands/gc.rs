@@ -1,26 +1,40 @@
 //! `store gc`.
 
 use std::iter;
-use std::time::Duration;
 
 use layerstore::gc::collect;
 use layerstore::{BlobStore, GcOptions, GcReport};
 
 use super::Outcome;
+use super::config::warn_of_unknown;
+use crate::args::Gc;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Output, Report};
 
-pub(super) fn run(
-    store: &BlobStore,
-    dry_run: bool,
-    grace: Option<Duration>,
-    out: &mut Output,
-) -> Outcome {
+pub(super) fn run(store: &BlobStore, args: &Gc, out: &mut Output) -> Outcome {
+    let config = store.config()?;
+    warn_of_unknown(&config, out);
+    let mut limits = config.space;
+    limits.max_used = args.max_used_space.or(limits.max_used);
+    limits.min_free = args.min_free_space.or(limits.min_free);
+    limits.reserved = args.reserved_space.or(limits.reserved);
+    limits.keep = args.keep_duration.or(limits.keep);
     let defaults = GcOptions::default();
-    let grace = grace.unwrap_or(defaults.grace);
-    out.report(&collect(store, &GcOptions { dry_run, grace, ..defaults })?)?;
-    Ok(Exit::Ok)
+    let grace = args.grace.unwrap_or(defaults.grace);
+    let report = collect(store, &GcOptions { dry_run: args.dry_run, grace, limits, ..defaults })?;
+    out.report(&report)?;
+    Ok(match report.room {
+        Some(room) if room.over > 0 => {
+            let kept = room.kept.unwrap_or_default();
+            out.error(format!(
+                "the store takes {} bytes more than it may, and nothing more may go: {kept}",
+                room.over
+            ));
+            Exit::OverCap
+        }
+        _ => Exit::Ok,
+    })
 }
 
 impl Report for GcReport {
@@ -45,6 +59,13 @@ impl Report for GcReport {
         ]);
         let title = if self.dry_run { "would remove" } else { "removed" };
         out.items(0, title, iter::once(blobs(self.removed, self.removed_bytes)).chain(removed))?;
+        let room = self.room.iter();
+        let dropped = room.clone().flat_map(|room| &room.dropped).map(|image| {
+            let (names, freed) = (image.names.join(" "), human::size(image.freed));
+            format!("{names}, used {} ago, {freed}", human::age(image.last_used))
+        });
+        out.items(0, if self.dry_run { "would drop" } else { "dropped" }, dropped)?;
+        out.items(0, "in use", room.map(|room| format!("{} on disk", human::size(room.used))))?;
         out.items(0, "kept", iter::once(blobs(self.live, self.live_bytes)).chain(kept))
     }
 }

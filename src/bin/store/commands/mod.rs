@@ -51,7 +51,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Touch { names } => touch::run(&place.open()?, &names, out),
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
-        Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
+        Command::Gc(args) => gc::run(&place.open()?, &args, out),
         Command::Df => df::run(&place.open()?, out),
         Command::Check(args) => check::run(&place.open()?, args, progress, out),
         Command::Config(args) => config::run(&place.open()?, &args, out),
