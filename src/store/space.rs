@@ -7,7 +7,7 @@ use super::layout::{Layout, read_small};
 use super::lease::{Lease, unix_now};
 use super::part_names::PartNames;
 use super::{leases, line, outboard};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sys::{self, Dir, Filesystem, Lock, LockMode};
 
@@ -21,6 +21,8 @@ const FRESH: u64 = 600;
 /// What files take at least, and in multiples of, on nearly all file systems.
 const BLOCK: u64 = 4096;
 const NAME: &str = "usage";
+/// The largest note that is read.
+const MAX_NOTE: u64 = 1024;
 
 /// The lock under which room is found for a pull.
 pub(crate) fn lock(layout: &Layout) -> Result<Lock> {
@@ -127,16 +129,24 @@ fn cost(size: u64) -> u64 {
 }
 
 /// The most that the store takes, and is going to take by the pulls that were let in, if that was
-/// noted a short while ago. To be asked, and changed, under the lock.
+/// measured a short while ago. To be asked, and changed, under the lock.
 pub(crate) fn noted(layout: &Layout) -> Result<Option<u64>> {
-    let bytes = read_small(&layout.private, NAME, 1024)?.unwrap_or_default();
-    let text = bytes.strip_suffix(b"\n").and_then(line::open);
-    let noted = text.and_then(|text| {
-        let (bytes, seconds) = text.strip_prefix("usage ")?.split_once(' ')?;
-        let (bytes, seconds): (u64, u64) = (bytes.parse().ok()?, seconds.parse().ok()?);
-        unix_now().checked_sub(seconds).filter(|age| *age < FRESH).map(|_| (bytes, seconds))
-    });
-    Ok(noted.map(|(bytes, _)| bytes))
+    let noted = read_note(layout)?;
+    let is_fresh = |since: u64| unix_now().checked_sub(since).is_some_and(|age| age < FRESH);
+    Ok(noted.filter(|(_, since)| is_fresh(*since)).map(|(bytes, _)| bytes))
+}
+
+/// What is noted, and when the store was measured for it. What makes no sense says nothing.
+fn read_note(layout: &Layout) -> Result<Option<(u64, u64)>> {
+    let bytes = match read_small(&layout.private, NAME, MAX_NOTE) {
+        Err(Error::TooLarge { .. }) => None,
+        read => read?,
+    };
+    let text = bytes.as_deref().and_then(|bytes| line::open(bytes.strip_suffix(b"\n")?));
+    Ok(text.and_then(|text| {
+        let (bytes, since) = text.strip_prefix("usage ")?.split_once(' ')?;
+        Some((bytes.parse().ok()?, since.parse().ok()?))
+    }))
 }
 
 /// Notes it, as of now or, if nothing was measured, as of before.
@@ -145,15 +155,9 @@ pub(crate) fn note(layout: &Layout, bytes: u64, measured: bool) -> Result<()> {
     let file = layout.private.open_or_create(NAME)?;
     let since = match measured {
         true => unix_now(),
-        false => last_measured(layout)?,
+        false => read_note(layout)?.map_or(0, |(_, since)| since),
     };
     // Torn, it is not believed; and it is written under the lock, so nobody reads it in between.
     sys::empty(&file).context("write", &path)?;
     sys::write_at(&file, line::seal(&format!("usage {bytes} {since}")).as_bytes(), 0, &path)
-}
-
-fn last_measured(layout: &Layout) -> Result<u64> {
-    let bytes = read_small(&layout.private, NAME, 1024)?.unwrap_or_default();
-    let text = bytes.strip_suffix(b"\n").and_then(line::open);
-    Ok(text.and_then(|text| text.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0))
 }

@@ -17,6 +17,7 @@ mod platforms;
 mod policy;
 mod referrers;
 mod resume;
+mod room;
 mod together;
 mod turns;
 mod versions;
