@@ -17,6 +17,7 @@ mod room;
 mod stock;
 mod sweep;
 mod threads;
+mod why;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -33,6 +34,7 @@ pub(crate) use admit::admit;
 use mark::Marker;
 pub(crate) use room::Goal;
 pub use room::{DroppedImage, RoomReport};
+pub use why::{Reason, Why, why};
 
 /// What a collection may remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +130,11 @@ pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
 
 /// Collects, and makes room to reach a goal.
 pub(crate) fn collect_for(store: &BlobStore, options: &GcOptions, goal: &Goal) -> Result<GcReport> {
+    cycle(store, options, goal).map(|cycle| cycle.report)
+}
+
+/// A collection that has ended, with what it knows.
+fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions, goal: &Goal) -> Result<Cycle<'a>> {
     let started = Instant::now();
     let layout = store.layout();
     let lock = collector::lock(layout)?;
@@ -140,6 +147,7 @@ pub(crate) fn collect_for(store: &BlobStore, options: &GcOptions, goal: &Goal) -
         leases: LeaseReader::default(),
         report: GcReport { dry_run: options.dry_run, ..GcReport::default() },
         dropped: HashSet::new(),
+        would_go: HashSet::new(),
         would_free: Cell::new(0),
         young_disk: Cell::new(0),
     };
@@ -147,14 +155,13 @@ pub(crate) fn collect_for(store: &BlobStore, options: &GcOptions, goal: &Goal) -
     if goal.limits.is_limited() {
         outcome = outcome.and_then(|()| cycle.make_room(goal));
     }
-    let mut report = cycle.report;
     if !options.dry_run {
         layout.fill_reserve();
     }
     drop(lock);
-    report.seconds = started.elapsed().as_secs_f64();
-    tracing::debug!(?report, "collected");
-    outcome.map(|()| report)
+    cycle.report.seconds = started.elapsed().as_secs_f64();
+    tracing::debug!(report = ?cycle.report, "collected");
+    outcome.map(|()| cycle)
 }
 
 /// One collection, under the `gc` lock.
@@ -169,6 +176,8 @@ struct Cycle<'a> {
     report: GcReport,
     /// What the images are made of that were dropped to make room.
     dropped: HashSet<Digest>,
+    /// In a dry run, what of that would go.
+    would_go: HashSet<Digest>,
     /// In a dry run, what would be free by now, in bytes on disk.
     would_free: Cell<u64>,
     /// What the blobs take that are only kept for being young.

@@ -155,6 +155,7 @@ impl Cycle<'_> {
         let (freed, gone) = stock.unshare(n);
         if self.options.dry_run {
             self.would_free.set(self.would_free.get().saturating_add(freed));
+            self.would_go.extend(&gone);
             for size in gone.iter().filter_map(|digest| stock.sizes.get(digest)) {
                 self.report.removed += 1;
                 self.report.removed_bytes += size.len;

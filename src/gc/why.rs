@@ -1,11 +1,11 @@
 //! Why a blob is kept, or that it would go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::Serialize;
 
 use super::stock::tree;
-use super::{GcOptions, collect};
+use super::{GcOptions, Goal, cycle};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
 use crate::store::{Blob, BlobStore, LeaseState, Ref};
@@ -64,34 +64,32 @@ pub enum Reason {
 ///
 /// # Errors
 ///
-/// [`Error::BlobNotFound`], and as of [`collect`], which is asked what it would do.
+/// [`Error::BlobNotFound`], and as of [`collect`](super::collect), which is asked what it would do.
 pub fn why(store: &BlobStore, digest: &Digest, options: &GcOptions) -> Result<Why> {
     if store.layout().blob_meta(digest)?.is_none() {
         return Err(Error::BlobNotFound { digest: *digest });
     }
-    let reasons = reasons(store, digest)?;
-    let report = collect(store, &GcOptions { dry_run: true, ..options.clone() })?;
-    let dropped = report.room.map_or(Vec::new(), |room| room.dropped);
-    let dropped: HashSet<Digest> = dropped.into_iter().map(|image| image.digest).collect();
-    let is_kept = |reason: &Reason| match reason {
-        Reason::Ref { path, .. } => !path.first().is_some_and(|root| dropped.contains(root)),
-        Reason::Lease { .. } | Reason::Subject { .. } => true,
-    };
-    let young = reasons.is_empty() && is_young(store, digest, options)?;
+    let options = GcOptions { dry_run: true, ..options.clone() };
+    let cycle = cycle(store, &options, &Goal { limits: options.limits, or_nothing: false })?;
+    let dropped = cycle.report.room.as_ref().map_or(&[][..], |room| &room.dropped);
+    let is_kept =
+        |digest: &Digest| cycle.marker.keeper(digest).is_some() && !cycle.would_go.contains(digest);
+    let meta = store.layout().blob_meta(digest)?;
+    let old = meta.is_some_and(|meta| cycle.is_older(meta.modified, options.grace));
+    let mut reasons = reasons(store, digest)?;
+    for subject in subjects_of(store, digest)? {
+        if is_kept(&subject) {
+            reasons.push(Reason::Subject { digest: subject });
+        }
+    }
+    let young = cycle.marker.keeper(digest).is_none() && !old;
     Ok(Why {
         digest: *digest,
-        would_go: !young && !reasons.iter().any(is_kept),
-        would_be_dropped: dropped.contains(digest),
+        would_go: !is_kept(digest) && !young,
+        would_be_dropped: dropped.iter().any(|image| image.digest == *digest),
         young,
         reasons,
     })
-}
-
-fn is_young(store: &BlobStore, digest: &Digest, options: &GcOptions) -> Result<bool> {
-    let now = std::time::SystemTime::now();
-    let meta = store.layout().blob_meta(digest)?;
-    let age = meta.and_then(|meta| now.duration_since(meta.modified).ok());
-    Ok(age.is_none_or(|age| age < options.grace))
 }
 
 fn reasons(store: &BlobStore, digest: &Digest) -> Result<Vec<Reason>> {
@@ -113,9 +111,6 @@ fn reasons(store: &BlobStore, digest: &Digest) -> Result<Vec<Reason>> {
         if let Some(path) = path {
             reasons.push(Reason::Lease { id: lease.id, holder: lease.holder, path });
         }
-    }
-    for subject in subjects_of(store, digest)? {
-        reasons.push(Reason::Subject { digest: subject });
     }
     Ok(reasons)
 }
@@ -159,7 +154,7 @@ fn document(store: &BlobStore, digest: &Digest) -> Result<Option<Document>> {
     }
 }
 
-/// What keeps a blob by its being, or being part of, a document that is about something that is kept.
+/// What a blob is about, by its being, or being part of, a document with a subject.
 fn subjects_of(store: &BlobStore, digest: &Digest) -> Result<Vec<Digest>> {
     let mut subjects = Vec::new();
     for algorithm in Algorithm::ALL {

@@ -29,7 +29,10 @@ fn every_command_explains_itself() {
         (&["blob", "put"], &["<FILE>", "possible values: sha256, sha512, blake3"]),
         (&["lease"], &["ls ", "add ", "rm "]),
         (&["lease", "add"], &["<DIGEST>...", "--ttl <DURATION>", "7d"]),
-        (&["gc"], &["--dry-run", "--grace <DURATION>", "default: 1h"]),
+        (
+            &["gc"],
+            &["--dry-run", "--grace <DURATION>", "default: 1h", "--max-used-space <SIZE>", "--why"],
+        ),
         (&["df"], &["by kind and by image"]),
         (
             &["check"],
