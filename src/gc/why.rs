@@ -145,7 +145,7 @@ fn document(store: &BlobStore, digest: &Digest) -> Result<Option<Document>> {
         opened => opened?,
     };
     let size = blob.len();
-    if size > MAX_DOCUMENT_SIZE || !blob.first_byte_unverified()?.is_some_and(|it| it == b'{') {
+    if size > MAX_DOCUMENT_SIZE || blob.first_byte_unverified()?.is_none_or(|it| it != b'{') {
         return Ok(None);
     }
     match blob.read_small(size) {

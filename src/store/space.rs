@@ -45,10 +45,11 @@ pub(crate) fn used(layout: &Layout) -> Result<u64> {
     walk.add(&layout.root, ".layerstore")?;
     for name in layout.root.names()? {
         let name = name?;
-        if name != ".layerstore" && walk.add(&layout.root, &name)? {
-            if let Some(dir) = layout.root.open_dir(&name)? {
-                walk.tree(&dir, 1)?;
-            }
+        if name != ".layerstore"
+            && walk.add(&layout.root, &name)?
+            && let Some(dir) = layout.root.open_dir(&name)?
+        {
+            walk.tree(&dir, 1)?;
         }
     }
     Ok(walk.bytes)
