@@ -274,6 +274,10 @@ pub enum Error {
         more: bool,
     },
 
+    /// Blobs of a batch could not be put in place, which was told then.
+    #[error("some blobs of the batch could not be put in place; put all of them again")]
+    BrokenBatch,
+
     /// Something is larger than may be.
     #[error("{what} is larger than the limit of {limit} bytes")]
     TooLarge {

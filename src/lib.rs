@@ -61,10 +61,11 @@ pub use error::{Cap, Error, ErrorKind, Kept, RegistryMessage, Result, Room};
 pub use gc::{DroppedImage, GcOptions, GcReport, RoomReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
-    Amount, Blob, BlobInfo, BlobMap, BlobStore, CheckOptions, CheckProgress, CheckReport, Claim,
-    ConfigKey, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease, LeaseInfo,
-    LeaseState, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref, Removal, Role, Slot,
-    SpaceLimits, StoreConfig, Usage, Version, parse_duration, parse_size,
+    Amount, Blob, BlobInfo, BlobMap, BlobStore, BlobUsage, CheckOptions, CheckProgress,
+    CheckReport, Claim, ConfigKey, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch,
+    Lease, LeaseInfo, LeaseState, MissingName, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref,
+    RefsRepair, Removal, Role, Slot, SpaceLimits, StoreConfig, Unnamed, Usage, UsageKept,
+    UsageKinds, Version, parse_duration, parse_size,
 };
 
 /// The README's example is compiled, so that it stays true.

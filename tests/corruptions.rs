@@ -1,14 +1,14 @@
 //! A thousand random corruptions: each is found by the check that claims it, and no read gives a byte
 //! that is not the blob's.
 
+#[path = "store_support/corrupt.rs"]
+mod corrupt;
 mod store_support;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
+use corrupt::{KINDS, Kind, Random, corrupt, outboard};
 use layerstore::{BlobStore, CheckOptions, Digest};
 use store_support::*;
 
@@ -16,108 +16,6 @@ const BLOBS: usize = 25;
 const ROUNDS: usize = 100;
 /// How many of the blobs are corrupted in a round.
 const AT_ONCE: usize = 10;
-
-/// What happens to a blob, or to the hashes of its groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    BitFlip,
-    ZeroedPage,
-    Truncated,
-    Grown,
-    Swapped,
-    Deleted,
-    /// Only the hashes are wrong, and the blob is good.
-    StaleHashes,
-    /// The blob is wrong, and so are the hashes.
-    BitFlipAndTornHashes,
-}
-
-const KINDS: [Kind; 8] = [
-    Kind::BitFlip,
-    Kind::ZeroedPage,
-    Kind::Truncated,
-    Kind::Grown,
-    Kind::Swapped,
-    Kind::Deleted,
-    Kind::StaleHashes,
-    Kind::BitFlipAndTornHashes,
-];
-
-/// Numbers that are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
-    }
-}
-
-fn outboard(store: &BlobStore, digest: &Digest) -> PathBuf {
-    store.root().join(".layerstore/outboard").join(digest.algorithm().name()).join(digest.hex())
-}
-
-fn change(path: &Path, change: impl FnOnce(&File)) {
-    set_mode(path, 0o600);
-    change(&File::options().read(true).write(true).open(path).unwrap());
-    set_mode(path, 0o444);
-}
-
-fn flip(path: &Path, at: usize, bit: usize) {
-    change(path, |file| {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at as u64).unwrap();
-        file.write_all_at(&[byte[0] ^ (1 << bit)], at as u64).unwrap();
-    });
-}
-
-fn corrupt(
-    store: &BlobStore,
-    random: &mut Random,
-    kind: Kind,
-    blob: (&Digest, usize),
-    other: &Digest,
-) {
-    let (digest, len) = blob;
-    let path = blob_path(store, digest);
-    let hashes = outboard(store, digest);
-    match kind {
-        Kind::BitFlip => flip(&path, random.below(len), random.below(8)),
-        Kind::ZeroedPage => change(&path, |file| {
-            let at = random.below(len) / 4096 * 4096;
-            file.write_all_at(&vec![0; 4096.min(len - at)], at as u64).unwrap();
-        }),
-        Kind::Truncated => change(&path, |file| file.set_len(random.below(len) as u64).unwrap()),
-        Kind::Grown => change(&path, |file| file.write_all_at(b"more", len as u64).unwrap()),
-        Kind::Swapped => {
-            std::fs::remove_file(&path).unwrap();
-            std::fs::copy(blob_path(store, other), &path).unwrap();
-            if hashes.exists() && outboard(store, other).exists() && random.below(2) == 0 {
-                std::fs::copy(outboard(store, other), &hashes).unwrap();
-            }
-        }
-        Kind::Deleted => std::fs::remove_file(&path).unwrap(),
-        Kind::StaleHashes | Kind::BitFlipAndTornHashes => {
-            if let Ok(bytes) = std::fs::read(&hashes) {
-                let at = random.below(bytes.len());
-                match random.below(3) {
-                    0 => flip(&hashes, at, random.below(8)),
-                    1 => std::fs::write(&hashes, &bytes[..at]).unwrap(),
-                    _ => {
-                        let zeroes = vec![0; bytes.len() - at];
-                        std::fs::write(&hashes, [&bytes[..at], &zeroes[..]].concat()).unwrap();
-                    }
-                }
-            }
-            if kind == Kind::BitFlipAndTornHashes {
-                flip(&path, random.below(len), random.below(8));
-            }
-        }
-    }
-}
 
 /// Reads in pieces of some size, and somewhere: right bytes, or an error.
 fn read(store: &BlobStore, random: &mut Random, digest: &Digest, good: &[u8]) {

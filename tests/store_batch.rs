@@ -57,3 +57,20 @@ fn a_batch_that_is_dropped_or_fails_leaves_no_litter() {
         0
     );
 }
+
+/// What was told of a put is not forgotten at the end.
+#[test]
+fn a_batch_of_which_some_could_not_be_put_in_place_cannot_be_committed() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let in_the_way = blob_path(&store, &Algorithm::Sha256.digest(b"0"));
+    std::fs::create_dir(&in_the_way).unwrap();
+    let mut batch = store.ingest_batch(&lease, Algorithm::Sha256, 100).unwrap();
+    let failed = (0..1000).find_map(|n| batch.put(n.to_string().as_bytes(), "a blob").err());
+    assert!(matches!(failed, Some(Error::Io { .. })), "{failed:?}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let again = batch.put(&b"more"[..], "a blob").unwrap_err();
+    assert!(matches!(again, Error::BrokenBatch), "{again}");
+    let error = batch.commit().unwrap_err();
+    assert!(matches!(error, Error::BrokenBatch), "{error}");
+}

@@ -53,15 +53,6 @@ fn modes_do_not_depend_on_the_umask() {
     }
 }
 
-/// Modes do not hold root back: as root, the child becomes another user.
-fn unprivileged(dir: &Path) -> Vec<String> {
-    if !is_root() {
-        return Vec::new();
-    }
-    std::os::unix::fs::chown(dir, Some(65534), Some(65534)).unwrap();
-    ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"].map(str::to_owned).into()
-}
-
 fn look(dir: &Path, umask: &str) {
     let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
     let mut dirs = vec![dir.to_owned()];
@@ -84,4 +75,28 @@ fn look(dir: &Path, umask: &str) {
         }
     }
     assert_eq!(Vec::from_iter(kinds), ["json", "lock", "part", "state"], "umask {umask}");
+}
+
+/// Its maker may die between the two steps, and whoever comes next is to be able to use it.
+#[test]
+fn a_directory_whose_maker_died_before_it_had_its_mode_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for (name, root_mode, wanted) in [("alone", 0o700, 0o700), ("shared", 0o2770, 0o2770)] {
+        let root = dir.path().join(name);
+        let made = [".layerstore", ".layerstore/leases", ".layerstore/locks", "blobs"];
+        std::fs::create_dir(&root).unwrap();
+        set_mode(&root, root_mode);
+        for folder in made {
+            std::fs::create_dir(root.join(folder)).unwrap();
+        }
+        for folder in made.iter().rev() {
+            set_mode(&root.join(folder), 0o500);
+        }
+        let store = BlobStore::init_shared(&root).unwrap();
+        for folder in made {
+            assert_eq!(mode(&root.join(folder)), wanted, "{name}: {folder}");
+        }
+        add_image(&store, "a:1", &[b"layer"]);
+    }
 }

@@ -150,7 +150,7 @@ impl Planner<'_> {
                     self.plan.documents.push(Fetched { pinned, fetched: false });
                     return Ok(document);
                 }
-                // It is marked now, and what is saved below takes its place.
+                // What is saved below takes its place, whether or not it could be marked.
                 Err(error @ Error::DigestMismatch { .. }) => {
                     tracing::warn!(%error, "fetching it anew");
                 }
@@ -358,7 +358,7 @@ impl Pull<'_> {
     }
 
     /// Puts a document that is in memory into the store, under the digest that it has.
-    async fn save(&self, bytes: Bytes, digest: Digest) -> Result<Pinned> {
+    pub(super) async fn save(&self, bytes: Bytes, digest: Digest) -> Result<Pinned> {
         let (store, lease) = (self.store().clone(), self.lease().clone());
         blocking(move || {
             let mut ingest = store.ingest(&lease, digest.algorithm(), MAX_DOCUMENT_SIZE)?;

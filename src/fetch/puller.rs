@@ -141,15 +141,36 @@ impl Puller {
     /// other machines; [`Error::RefNotFound`] under [`PullPolicy::Never`].
     pub async fn pull(&self, reference: &Reference) -> Result<Pulled> {
         let started = Instant::now();
-        let (store, holder) = (self.options.store.clone(), format!("pull {reference}"));
-        let shared = self.options.shared;
-        let start = move || Ok((store.lease(&holder)?, shared.then(|| store.hosts()).transpose()?));
-        let (lease, hosts) = blocking(start).await?;
-        let pull = Pull::new(&self.options, self.registry(hosts), reference, lease);
+        let pull = self.begin(reference, "pull").await?;
         let mut pulled = pull.run().await?;
         pulled.retries = pull.budget().used().into();
         pulled.seconds = started.elapsed().as_secs_f64();
         Ok(pulled)
+    }
+
+    /// Begins to bring something from a repository: with a lease, and with connections.
+    pub(super) async fn begin<'a>(
+        &'a self,
+        reference: &'a Reference,
+        what: &str,
+    ) -> Result<Pull<'a>> {
+        let (store, holder) = (self.options.store.clone(), format!("{what} {reference}"));
+        let shared = self.options.shared;
+        let start = move || Ok((store.lease(&holder)?, shared.then(|| store.hosts()).transpose()?));
+        let (lease, hosts) = blocking(start).await?;
+        Ok(Pull::new(&self.options, self.registry(hosts), reference, lease))
+    }
+
+    pub(super) fn store(&self) -> &BlobStore {
+        &self.options.store
+    }
+
+    pub(super) fn platform_choice(&self) -> &PlatformChoice {
+        &self.options.platform
+    }
+
+    pub(super) fn blobs_at_once(&self) -> usize {
+        self.options.concurrency
     }
 
     /// The registry, limited where that is wished for and there is something to limit.

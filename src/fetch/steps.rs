@@ -3,7 +3,7 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::local::{self, Whole};
-use super::plan::{Plan, plan};
+use super::plan::{Fetched, Plan, plan};
 use super::progress::Event;
 use super::pull::{Pull, PullPolicy, Referrers};
 use super::pulled::Pulled;
@@ -12,7 +12,7 @@ use super::transfer::fetch;
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
 use crate::gc;
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 use crate::store::Pinned;
 
 /// A blob of the image, with what pins it.
@@ -35,6 +35,7 @@ impl Pull<'_> {
             && known.digest == root.digest
             && *self.referrers() == Referrers::None
         {
+            self.keep_origins(&wanted.blobs).await?;
             return self.nothing_to_do(known, wanted).await;
         }
         let plan = plan(self, &root, brought).await?;
@@ -78,6 +79,7 @@ impl Pull<'_> {
         let mut report = Pulled::new(self.reference(), root);
         report.referrers = referrers;
         self.leave_out(&foreign, &mut report);
+        let origins = origins_of(&documents, &blobs);
         for document in &documents {
             report.size += document.pinned.size();
             report.count(document.pinned.size(), document.fetched);
@@ -107,6 +109,8 @@ impl Pull<'_> {
         }
         self.bring(rest, &mut report).await?;
 
+        // Before the ref, which is then never without.
+        self.record_origins(origins).await?;
         let (store, name, root) = (self.store().clone(), report.name.clone(), root.clone());
         blocking(move || store.publish(&name, &root, &closure)).await?;
         Ok(report)
@@ -125,6 +129,22 @@ impl Pull<'_> {
             self.tell(Event::Dropped { digest, names, freed });
         }
         Ok(())
+    }
+
+    /// Writes down, for their repair, that blobs are to be had from here. The registry has just said
+    /// that it has the image.
+    async fn keep_origins(&self, blobs: &[Descriptor]) -> Result<()> {
+        let blobs = blobs.iter().filter(|blob| !blob.is_foreign());
+        self.record_origins(blobs.map(|blob| (blob.digest, false)).collect()).await
+    }
+
+    async fn record_origins(&self, origins: Vec<(Digest, bool)>) -> Result<()> {
+        let (store, image) = (self.store().clone(), self.reference().clone());
+        blocking(move || {
+            store.record_origins(&image, &origins);
+            Ok(())
+        })
+        .await
     }
 
     /// Downloads those of the blobs that are missing, several at a time.
@@ -187,6 +207,14 @@ impl Pull<'_> {
         }
         Ok(report)
     }
+}
+
+/// What a pull has from its registry, and whether it has just brought it. A foreign layer need not be
+/// there.
+fn origins_of(documents: &[Fetched], blobs: &[(Descriptor, Pinned)]) -> Vec<(Digest, bool)> {
+    let documents = documents.iter().map(|it| (*it.pinned.digest(), it.fetched));
+    let blobs = blobs.iter().filter(|(blob, _)| !blob.is_foreign());
+    documents.chain(blobs.map(|(blob, pinned)| (blob.digest, !pinned.is_present()))).collect()
 }
 
 /// What the store has under the name that is pulled.

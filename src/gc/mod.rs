@@ -10,6 +10,7 @@ mod admit;
 mod hosts;
 mod live;
 mod mark;
+mod origins;
 mod orphans;
 mod parts;
 mod referrers;
@@ -202,7 +203,9 @@ impl Cycle<'_> {
         self.mark_new_pins()?;
         referrers::find(self.store, &mut self.marker)?;
         self.sweep()?;
+        self.empty_quarantine()?;
         self.remove_orphans()?;
+        self.tidy_origins()?;
         self.expire_parts()?;
         self.expire_hosts()
     }
@@ -227,6 +230,9 @@ impl Cycle<'_> {
             root: "index.json".to_owned(),
             source: Box::new(source),
         })?;
+        if !self.options.dry_run {
+            refs::renew_copy(self.layout);
+        }
         refs.iter().try_for_each(|root| self.marker.mark_ref(root))
     }
 

@@ -76,8 +76,12 @@ impl Cycle<'_> {
         let names = PartNames::of(digest);
         Ok(match self.layout.parts.meta(&names.part)? {
             Some(part) => {
-                self.is_older(part.modified, self.options.part_ttl)
-                    || self.layout.blob_meta(digest)?.is_some_and(|blob| blob.is_file)
+                // Of a blob that is damaged it is what mends it.
+                let has_come = || -> Result<bool> {
+                    let blob = self.layout.blob_meta(digest)?.filter(|blob| blob.is_file);
+                    Ok(blob.is_some() && !self.layout.suspects.has(digest)?)
+                };
+                self.is_older(part.modified, self.options.part_ttl) || has_come()?
             }
             None => {
                 self.layout.parts.meta(&names.lock)?.is_some()

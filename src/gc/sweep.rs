@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::mark::Keeper;
 use super::{Cycle, stock, threads};
@@ -24,6 +24,8 @@ struct Candidate {
     digest: Digest,
     size: u64,
     disk: u64,
+    /// Which file it was, and its time.
+    found: ((u64, u64), SystemTime),
 }
 
 impl Cycle<'_> {
@@ -61,7 +63,8 @@ impl Cycle<'_> {
                     None if self.is_older(meta.modified, self.options.grace)
                         || self.dropped.contains(&digest) =>
                     {
-                        batch.push(Candidate { digest, size: meta.len, disk: meta.disk });
+                        let (found, size) = ((meta.id, meta.modified), meta.len);
+                        batch.push(Candidate { digest, size, disk: meta.disk, found });
                     }
                     None => {
                         self.report.kept_young += 1;
@@ -119,6 +122,7 @@ impl Cycle<'_> {
             match fate {
                 Ok(Fate::Later) => batch.push(candidate),
                 Ok(Fate::Absent) => {}
+                Ok(Fate::Renewed) => self.report.kept_young += 1,
                 Ok(Fate::Unlinked) => self.count_removed(&candidate),
                 Ok(Fate::Trashed(name)) => {
                     self.count_removed(&candidate);
@@ -158,7 +162,8 @@ impl Cycle<'_> {
 
     /// Removes what writers that were killed left beside `index.json` and among the parts.
     fn remove_temporaries(&mut self) -> Result<()> {
-        for dir in [&self.layout.root, &self.layout.parts, &self.layout.leases] {
+        let Layout { root, private, parts, leases, .. } = self.layout;
+        for dir in [root, private, parts, leases] {
             for name in dir.names()? {
                 let name = name?;
                 if collector::is_temporary(&name)
@@ -179,6 +184,8 @@ impl Cycle<'_> {
 enum Fate {
     /// It was not there any more.
     Absent,
+    /// Another file has its name now, or it has another time: somebody has just put it.
+    Renewed,
     Unlinked,
     /// It has this name in the trash.
     Trashed(String),
@@ -199,11 +206,17 @@ fn remove_in_time(layout: &Layout, batch: &[Candidate]) -> Vec<Result<Fate>> {
 }
 
 fn remove_one(layout: &Layout, candidate: &Candidate) -> Result<Fate> {
-    let Candidate { digest, size, .. } = candidate;
+    let Candidate { digest, size, found, .. } = candidate;
     let Some(dir) = layout.algorithm(digest.algorithm())? else {
         return Ok(Fate::Absent);
     };
     let name = digest.hex();
+    // Those who know of no leases have the grace time only, and may have put it since it was listed.
+    match dir.meta(&name)? {
+        None => return Ok(Fate::Absent),
+        Some(meta) if (meta.id, meta.modified) != *found => return Ok(Fate::Renewed),
+        Some(_) => {}
+    }
     if *size >= LARGE {
         let trashed = format!("{}-{name}", digest.algorithm());
         match dir.rename(&name, &layout.trash, &trashed) {
@@ -216,4 +229,34 @@ fn remove_one(layout: &Layout, candidate: &Candidate) -> Result<Fate> {
         true => Fate::Unlinked,
         false => Fate::Absent,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::BlobStore;
+
+    /// skopeo and its like write a blob anew without a lease: what they put has its grace time.
+    #[test]
+    fn what_was_put_since_it_was_listed_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let layout = store.layout();
+        let (digest, other) = (Algorithm::Sha256.digest(b"x"), Algorithm::Sha256.digest(b"y"));
+        let dir = layout.make_algorithm(Algorithm::Sha256).unwrap();
+        let list = || {
+            drop(dir.open_or_create(&digest.hex()).unwrap());
+            let meta = dir.meta(&digest.hex()).unwrap().unwrap();
+            Candidate { digest, size: meta.len, disk: meta.disk, found: (meta.id, meta.modified) }
+        };
+        let listed = list();
+        assert!(dir.touch(&digest.hex()).unwrap());
+        assert!(matches!(remove_one(layout, &listed).unwrap(), Fate::Renewed), "another time");
+        let listed = list();
+        drop(dir.open_or_create(&other.hex()).unwrap());
+        dir.rename(&other.hex(), dir, &digest.hex()).unwrap();
+        assert!(matches!(remove_one(layout, &listed).unwrap(), Fate::Renewed), "another file");
+        assert!(matches!(remove_one(layout, &list()).unwrap(), Fate::Unlinked));
+        assert!(matches!(remove_one(layout, &listed).unwrap(), Fate::Absent));
+    }
 }

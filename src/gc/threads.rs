@@ -20,11 +20,18 @@ pub(super) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) 
         let work = &work;
         let started: Vec<_> = others
             .chunks(share)
-            .map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<R>>()))
+            .map(|share| {
+                let run = move || share.iter().map(work).collect::<Vec<R>>();
+                (share, thread::Builder::new().spawn_scoped(scope, run))
+            })
             .collect();
         let mut results: Vec<R> = own.iter().map(work).collect();
-        for thread in started {
-            results.extend(thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload)));
+        for (share, thread) in started {
+            match thread.map(|thread| thread.join()) {
+                Ok(ended) => results.extend(ended.unwrap_or_else(|it| panic::resume_unwind(it))),
+                // There is none to be had: then this one does it.
+                Err(_) => results.extend(share.iter().map(work)),
+            }
         }
         results
     })

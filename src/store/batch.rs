@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::ingest::{Ingest, name_synced, replace};
 use super::layout::Layout;
 use super::lease::{Lease, Pinned};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::Algorithm;
 use crate::sys::{self, Aside};
 
@@ -43,6 +43,8 @@ pub struct IngestBatch {
     pending: Vec<Ingest>,
     pending_bytes: u64,
     done: Vec<Pinned>,
+    /// Some blobs could not be put in place.
+    is_broken: bool,
 }
 
 impl IngestBatch {
@@ -61,6 +63,7 @@ impl IngestBatch {
             pending: Vec::new(),
             pending_bytes: 0,
             done: Vec::new(),
+            is_broken: false,
         })
     }
 
@@ -70,9 +73,13 @@ impl IngestBatch {
     /// # Errors
     ///
     /// [`Error::TooLarge`](crate::Error::TooLarge) over the limit,
-    /// [`Error::Io`](crate::Error::Io) naming `origin` if it cannot be read, and as of
-    /// [`commit`](IngestBatch::commit).
+    /// [`Error::Io`](crate::Error::Io) naming `origin` if it cannot be read: then it is left out.
+    /// Errors as of [`commit`](IngestBatch::commit) are of blobs that were put before, and the batch
+    /// cannot be used after them.
     pub fn put(&mut self, reader: impl Read, origin: &str) -> Result<()> {
+        if self.is_broken {
+            return Err(Error::BrokenBatch);
+        }
         let mut ingest = Ingest::new(&self.layout, &self.lease, self.algorithm, self.limit)?;
         self.pending_bytes += ingest.write_from(reader, origin)?;
         self.pending.push(ingest);
@@ -89,16 +96,27 @@ impl IngestBatch {
     ///
     /// [`Error::NotDurable`](crate::Error::NotDurable) if a sync failed,
     /// [`Error::NoSpace`](crate::Error::NoSpace), [`Error::Io`](crate::Error::Io). Some of the
-    /// blobs may then be in the store.
+    /// blobs may then be in the store. [`Error::BrokenBatch`](crate::Error::BrokenBatch) if that was
+    /// told of a [`put`](IngestBatch::put) before.
     pub fn commit(mut self) -> Result<Vec<Pinned>> {
         self.flush()?;
         // Once, and also where every blob was there: see `Ingest::commit`.
-        self.layout.make_algorithm(self.algorithm)?.sync()?;
+        self.layout.sync_names(self.algorithm)?;
         Ok(self.done)
     }
 
-    /// Names what is pending: pins, then mode, sync and name, as for one blob.
+    /// Puts what is pending in place. What fails of it is gone, and the rest must not pass for all.
     fn flush(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.is_broken, true) {
+            return Err(Error::BrokenBatch);
+        }
+        self.name_pending()?;
+        self.is_broken = false;
+        Ok(())
+    }
+
+    /// Names what is pending: pins, then mode, sync and name, as for one blob.
+    fn name_pending(&mut self) -> Result<()> {
         self.pending_bytes = 0;
         let pending = std::mem::take(&mut self.pending);
         let names: Vec<_> = pending.iter().map(Ingest::identity).collect();

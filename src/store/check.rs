@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::layout::Layout;
 use crate::error::{Error, Result};
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 
 /// How thoroughly [`BlobStore::check`](crate::BlobStore::check) looks.
 ///
@@ -106,6 +106,9 @@ pub struct Damage {
     /// The blob that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// What a manifest that leads to the blob says of it.
+    #[serde(skip)]
+    pub descriptor: Option<Box<Descriptor>>,
     /// The refs that suffer: names, or the digest of an entry that has none.
     pub refs: Vec<String>,
     /// What is wrong and what to do about it, in a sentence.
@@ -121,6 +124,8 @@ pub enum DamageKind {
     Layout,
     /// `index.json` is missing or makes no sense.
     Index,
+    /// So is the copy that is kept of it.
+    RefsCopy,
     /// A lease cannot be read.
     Lease,
     /// A lock file is missing.
@@ -178,23 +183,27 @@ struct Finding {
     kind: DamageKind,
     digest: Digest,
     message: String,
+    descriptor: Option<Box<Descriptor>>,
 }
 
 impl Findings {
     fn add(&mut self, kind: DamageKind, path: String, message: String) {
-        self.put(Damage { kind, path, digest: None, refs: Vec::new(), message });
+        let (digest, descriptor, refs) = (None, None, Vec::new());
+        self.put(Damage { kind, path, digest, descriptor, refs, message });
     }
 
     fn add_blob(&mut self, finding: Finding, refs: &[String]) {
-        let Finding { kind, digest, message } = finding;
-        let path = blob_path(&digest);
-        self.put(Damage { kind, path, digest: Some(digest), refs: refs.to_vec(), message });
+        let Finding { kind, digest, message, descriptor } = finding;
+        let (path, digest, refs) = (blob_path(&digest), Some(digest), refs.to_vec());
+        self.put(Damage { kind, path, digest, descriptor, refs, message });
     }
 
     fn put(&mut self, damage: Damage) {
         match self.known.get(&(damage.kind, damage.path.clone())) {
             Some(n) => {
-                let refs = &mut self.list[*n].refs;
+                let known = &mut self.list[*n];
+                known.descriptor = known.descriptor.take().or(damage.descriptor);
+                let refs = &mut known.refs;
                 let new = damage.refs.into_iter().filter(|name| !refs.contains(name));
                 let new: Vec<String> = new.collect();
                 refs.extend(new);

@@ -10,6 +10,7 @@ use super::part_names::PartNames;
 use super::part_state;
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
+use super::seed;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{self, Aside, Filesystem, Lock, LockMode, Meta};
 
@@ -63,7 +64,8 @@ impl PartWatch {
     }
 }
 
-/// Takes the part of a blob unless somebody has it. What it holds already is hashed here.
+/// Takes the part of a blob unless somebody has it. What it holds already is hashed here; if that is
+/// nothing, what is good of a damaged blob in its place is taken over.
 pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
     let names = PartNames::of(pinned.digest());
     loop {
@@ -87,7 +89,11 @@ pub(crate) fn claim(layout: &Arc<Layout>, pinned: &Pinned) -> Result<Claim> {
         }
         let file = open_part(layout, &names)?;
         let storage = Storage::Named { file, names: Box::new(names), _lock: lock };
-        return Part::adopt(layout, pinned, storage).map(Claim::Held);
+        let mut part = Part::adopt(layout, pinned, storage)?;
+        if part.is_empty() {
+            seed::seed(layout, &mut part, pinned.digest(), pinned.size())?;
+        }
+        return Ok(Claim::Held(part));
     }
 }
 

@@ -1,5 +1,7 @@
 //! The bytes of `index.json`: pure, so that it can be fuzzed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -90,6 +92,11 @@ impl IndexFile {
             .find_map(|entry| parse_entry(entry).ok())
     }
 
+    /// Whether an entry has this name, be it understood or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| is_named(entry, name))
+    }
+
     /// Points a name at a descriptor; whether that changed anything. A pinned name stays pinned, and
     /// no descriptor brings a pin with it.
     pub(crate) fn set(&mut self, name: &str, target: &Descriptor) -> bool {
@@ -168,7 +175,8 @@ impl<'de> Visitor<'de> for IndexVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IndexFile, A::Error> {
-        let (mut document, mut entries) = (Vec::new(), None);
+        let (mut document, mut entries) = (Vec::<(String, Option<Value>)>::new(), None);
+        let mut places = HashMap::<String, usize>::new();
         while let Some(key) = map.next_key::<String>()? {
             let value = if key == MANIFESTS {
                 // Go writes an empty list as `null`.
@@ -178,9 +186,12 @@ impl<'de> Visitor<'de> for IndexVisitor {
             } else {
                 Some(map.next_value()?)
             };
-            match document.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, known)) => *known = value,
-                None => document.push((key, value)),
+            match places.entry(key) {
+                Entry::Occupied(place) => document[*place.get()].1 = value,
+                Entry::Vacant(place) => {
+                    document.push((place.key().clone(), value));
+                    place.insert(document.len() - 1);
+                }
             }
         }
         let entries = entries.ok_or_else(|| serde::de::Error::missing_field(MANIFESTS))?;
@@ -344,6 +355,16 @@ mod tests {
         let mut index = IndexFile::parse(text).unwrap();
         assert_eq!(index.find("a:1"), None);
         assert!(index.remove("a:1"));
+    }
+
+    /// Were each key looked for among all before it, this would not end.
+    #[test]
+    fn many_keys_take_no_longer() {
+        let keys: String = (0..400_000).map(|n| format!(r#""{n}":0,"#)).collect();
+        let text = format!(r#"{{{keys}"7":1,"manifests":[]}}"#);
+        let index = IndexFile::parse(text.as_bytes()).unwrap();
+        assert_eq!(index.document.len(), 400_001);
+        assert_eq!(index.document[7], ("7".to_owned(), Some(1.into())), "the last counts");
     }
 
     #[test]

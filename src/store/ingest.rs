@@ -1,4 +1,6 @@
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::layout::Layout;
@@ -7,7 +9,7 @@ use super::outboard::BlobHasher;
 use super::present;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::sys::{Aside, Dir};
+use crate::sys::{self, Aside, Dir};
 
 /// The mode of a blob: nobody writes to it.
 pub(crate) const BLOB_MODE: u32 = 0o444;
@@ -67,7 +69,7 @@ impl Ingest {
             false => place_aside(&self.layout, self.aside, &digest, self.written)?,
         }
         // Also where the blob was there: another process may have named it and not synced yet.
-        dir.sync()?;
+        self.layout.sync_names(digest.algorithm())?;
         self.hasher.keep(&digest);
         Ok(pinned)
     }
@@ -141,8 +143,16 @@ pub(crate) fn replace(layout: &Layout, aside: Aside, dir: &Dir, digest: &Digest)
 
 /// What comes before the name.
 fn finish(aside: &Aside) -> Result<()> {
-    aside.set_mode(BLOB_MODE)?;
+    seal(aside.file(), &aside.path())?;
     aside.sync()
+}
+
+/// Makes a whole file one of a blob. Its time is that of the commit, not of the last write: whoever
+/// looks how old a blob is means how long it has been there. The mode comes last, for it says that a
+/// sync may have been tried.
+pub(crate) fn seal(file: &File, path: &Path) -> Result<()> {
+    sys::set_time(file, path)?;
+    sys::set_mode(file, BLOB_MODE, path)
 }
 
 impl Ingest {
@@ -163,7 +173,7 @@ impl Ingest {
     /// The file, whole and with the mode of a blob, to be synced and named; and what is known of its
     /// groups.
     pub(crate) fn finished(self) -> Result<(Aside, BlobHasher)> {
-        self.aside.set_mode(BLOB_MODE)?;
+        seal(self.aside.file(), &self.aside.path())?;
         Ok((self.aside, self.hasher))
     }
 

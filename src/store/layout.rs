@@ -53,6 +53,8 @@ pub(crate) struct Layout {
     /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
     hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
+    /// Whether their names are known to be durable.
+    settled: [OnceLock<()>; Algorithm::ALL.len()],
 }
 
 #[derive(Deserialize)]
@@ -170,6 +172,7 @@ impl Layout {
             used: Used::new(&root, &private),
             hosts: OnceLock::new(),
             algorithms: Default::default(),
+            settled: Default::default(),
             root,
             private,
         })
@@ -193,16 +196,38 @@ impl Layout {
         Ok(Some(cell.get_or_init(|| dir)))
     }
 
-    /// The directory of an algorithm's blobs, made and durable if it was not there.
+    /// The directory of an algorithm's blobs, made if it was not there. Its name is durable when a
+    /// name in it [is](Layout::sync_names).
     pub(crate) fn make_algorithm(&self, algorithm: Algorithm) -> Result<&Dir> {
         match self.algorithm(algorithm)? {
             Some(dir) => Ok(dir),
             None => {
                 let dir = self.blobs.make_dir(algorithm.name())?;
-                self.blobs.sync()?;
                 Ok(self.algorithms[algorithm as usize].get_or_init(|| dir))
             }
         }
+    }
+
+    /// Makes the names of an algorithm's blobs durable, and its own.
+    #[cfg_attr(planted_faults, track_caller)]
+    pub(crate) fn sync_names(&self, algorithm: Algorithm) -> Result<()> {
+        let Some(dir) = self.algorithm(algorithm)? else {
+            return Ok(());
+        };
+        dir.sync()?;
+        self.settle(algorithm)
+    }
+
+    /// Makes the names of the directories of blobs durable, once: another process may have made them,
+    /// and not have come to their sync. They are never removed.
+    fn settle(&self, algorithm: Algorithm) -> Result<()> {
+        let settled = &self.settled[algorithm as usize];
+        if settled.get().is_none() {
+            self.blobs.sync()?;
+            self.root.sync()?;
+            settled.get_or_init(|| ());
+        }
+        Ok(())
     }
 
     /// The directory of what is agreed on about hosts.

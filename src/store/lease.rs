@@ -102,14 +102,14 @@ impl Lease {
             present::sync(layout, &closure::whole(layout, root)?)?;
         }
         for algorithm in Algorithm::ALL {
-            if let Some(dir) = layout.algorithm(algorithm)? {
-                dir.sync()?;
-            }
+            layout.sync_names(algorithm)?;
         }
         if let Ok(file) = &*self.0.file.lock().unwrap_or_else(PoisonError::into_inner) {
             sys::sync_data(file, &layout.leases.path_of(&self.0.id))?;
         }
-        layout.leases.sync()
+        layout.leases.sync()?;
+        // Its own name: who made it anew may not have come so far.
+        layout.private.sync()
     }
 
     fn born_locked(layout: &Arc<Layout>, holder: &str, ends: bool) -> Result<Lease> {

@@ -13,6 +13,8 @@
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
 //!     used/ALGORITHM-HEX    when an image was used last: the time of an empty file
+//!     origins/              which repositories have a blob, for its repair
+//!     refs                  a copy of index.json, in case that is lost
 //!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
@@ -41,14 +43,20 @@ mod lease;
 mod lease_record;
 pub(crate) mod leases;
 mod line;
+pub(crate) mod origins;
 pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
 mod present;
 mod pulse;
+pub(crate) mod quarantine;
 mod ranges;
+mod recover;
 pub(crate) mod refs;
+mod refs_copy;
+mod repair;
+mod seed;
 pub(crate) mod space;
 pub(crate) mod suspect;
 mod units;
@@ -74,9 +82,10 @@ pub use leases::{LeaseInfo, LeaseState};
 pub use part::Part;
 pub use part_state::Version;
 pub use pulse::Pulse;
+pub use recover::{MissingName, RefsRepair, Unnamed};
 pub use refs::Removal;
 pub use units::{parse_duration, parse_size};
-pub use usage::{Amount, ImageUsage, Usage};
+pub use usage::{Amount, BlobUsage, ImageUsage, Usage, UsageKept, UsageKinds};
 
 use access::Sharing;
 pub(crate) use layout::Layout;
@@ -257,7 +266,7 @@ impl BlobStore {
     }
 
     /// Asks to download a blob: one process at a time holds its part. What an earlier holder left
-    /// in it is read and hashed before this returns.
+    /// in it is read and hashed before this returns, and what is good of a damaged blob is taken over.
     ///
     /// # Errors
     ///
@@ -422,7 +431,7 @@ impl BlobStore {
         check::check(&self.layout, options, progress)
     }
 
-    /// What the store takes on disk, by kind and by image.
+    /// What the store takes on disk: by kind, by what keeps it, by image and by blob.
     ///
     /// # Errors
     ///

@@ -141,7 +141,39 @@ impl Outboards {
         let mut root = [0; 32];
         root.copy_from_slice(&found[32..]);
         let good = found == header(digest, len, &root);
-        Ok(good.then_some(Outboard { file }))
+        Ok(good.then_some(Outboard { file, root }))
+    }
+
+    /// How long the blob is that a file speaks of, if the file is not as good as none.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn len_of(&self, digest: &Digest) -> Result<Option<u64>> {
+        let Some(dir) = self.dir(digest.algorithm())? else {
+            return Ok(None);
+        };
+        let Ok(Some(file)) = dir.open_file(&digest.hex()) else {
+            return Ok(None);
+        };
+        let mut len = [0; 8];
+        if sys::read_at(&file, &mut len, 16).is_err() {
+            return Ok(None);
+        }
+        let len = u64::from_le_bytes(len);
+        // A length that is made up has no file of its length.
+        let is_possible = len
+            <= Meta::of(&file).context("look at", dir.path_of(&digest.hex()))?.len / RECORD as u64
+                * GROUP as u64;
+        match is_possible {
+            true => Ok(self.open(digest, len).map(|_| len)),
+            false => Ok(None),
+        }
+    }
+
+    /// Removes a file that was found to be wrong.
+    pub(crate) fn forget(&self, digest: &Digest) -> Result<()> {
+        match self.dir(digest.algorithm())? {
+            Some(dir) => dir.unlink(&digest.hex()).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -149,6 +181,8 @@ impl Outboards {
 #[derive(Debug)]
 pub(crate) struct Outboard {
     file: File,
+    /// The BLAKE3 hash of the blob.
+    root: [u8; 32],
 }
 
 impl Outboard {
@@ -156,6 +190,28 @@ impl Outboard {
     pub(crate) fn read(&self, first: u64, records: &mut [Record]) -> Result<()> {
         let at = HEADER + first * RECORD as u64;
         sys::read_at(&self.file, records.as_flattened_mut(), at).context("read", "group hashes")
+    }
+
+    /// Whether the leaves make the hash of a blob of `len` bytes that is in the header: then none of
+    /// them was changed since they were written together.
+    pub(crate) fn is_sound(&self, len: u64) -> bool {
+        let (mut tree, count) = (Tree::default(), len.div_ceil(GROUP as u64));
+        let mut records = [[0; RECORD]; SPILL / RECORD];
+        let mut first = 0;
+        while first < count {
+            // No more than there is room for.
+            let some = (count - first).min(records.len() as u64) as usize;
+            if self.read(first, &mut records[..some]).is_err() {
+                return false;
+            }
+            for record in &records[..some] {
+                let mut leaf = [0; 32];
+                leaf.copy_from_slice(groups::leaf_of(record));
+                tree.push(leaf);
+            }
+            first += some as u64;
+        }
+        tree.root() == Some(self.root)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ingest::{BLOB_MODE, place_aside};
+use super::ingest::{place_aside, seal};
 use super::layout::Layout;
 use super::lease::Pinned;
 use super::outboard::BlobHasher;
@@ -12,6 +12,7 @@ use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
+use super::seed;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{self, Aside, Filesystem, Lock};
 
@@ -248,7 +249,7 @@ impl Part {
     }
 
     /// Writes down what is there, where an account is kept.
-    fn note(&mut self) -> Result<()> {
+    pub(super) fn note(&mut self) -> Result<()> {
         (self.unnoted, self.noted) = (0, Instant::now());
         match &mut self.state {
             Some(state) => state.note(&self.ranges),
@@ -309,7 +310,7 @@ impl Part {
     pub fn commit(self) -> Result<()> {
         let (layout, algorithm) = (self.layout.clone(), self.pinned.digest().algorithm());
         self.commit_unsynced()?;
-        layout.make_algorithm(algorithm)?.sync()
+        layout.sync_names(algorithm)
     }
 
     /// As [`commit`](Part::commit), but the name is durable only after a sync of its directory,
@@ -324,6 +325,7 @@ impl Part {
         }
         let actual = self.hasher.digest();
         if actual != expected {
+            seed::forget_wrong_hashes(&self.layout, self.file(), &expected, size);
             self.discard()?;
             let actual = Box::new(actual);
             return Err(Error::DigestMismatch { origin: origin(), expected, actual });
@@ -336,7 +338,7 @@ impl Part {
                 let parts = &self.layout.parts;
                 // Before the sync: from here on whoever takes the part over after a kill knows that
                 // it may have failed, and does not sync this file again.
-                sys::set_mode(&file, BLOB_MODE, &path)?;
+                seal(&file, &path)?;
                 if let Err(error) = sys::sync_data(&file, &path) {
                     parts.unlink(&names.part)?;
                     return Err(error);

@@ -5,9 +5,8 @@
 //! is synced: what a power cut makes of it is noticed by the blob's digest.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::layout::read_small;
 use super::line;
 use super::ranges::Ranges;
 use crate::error::{IoContext, Result};
@@ -16,7 +15,7 @@ use crate::sys::Dir;
 /// The longest version that is written down or believed, and how many.
 const MAX_VERSION: usize = 1024;
 const MAX_VERSIONS: usize = 16;
-/// The largest account that is read: a line for each 4 MiB of a blob of 64 GiB has less.
+/// How much of an account is read: a line for each 4 MiB of a blob of 64 GiB has less.
 const MAX_STATE: u64 = 16 * 1024 * 1024;
 
 /// An account that is being kept.
@@ -103,10 +102,17 @@ pub(crate) struct Account {
     pub(crate) versions: Vec<Version>,
 }
 
-/// What the account says; nothing if there is none.
+/// What the account says; nothing if there is none. Of a very long one the end is read, for the last
+/// line counts; if that has none, nothing is taken to be there.
 pub(crate) fn read(dir: &Dir, name: &str) -> Result<Account> {
-    let bytes = read_small(dir, name, MAX_STATE)?.unwrap_or_default();
-    Ok(Account { ranges: parse(&bytes), versions: parse_versions(&bytes) })
+    let Some((mut file, meta)) = dir.open_file_meta(name)? else {
+        return Ok(Account::default());
+    };
+    let (mut bytes, skipped) = (Vec::new(), meta.len.saturating_sub(MAX_STATE));
+    file.seek(SeekFrom::Start(skipped)).context("read", dir.path_of(name))?;
+    file.take(MAX_STATE).read_to_end(&mut bytes).context("read", dir.path_of(name))?;
+    let ranges = parse(&bytes).or_else(|| (skipped > 0).then(Ranges::default));
+    Ok(Account { ranges, versions: parse_versions(&bytes) })
 }
 
 /// The last good line of an account.
@@ -116,16 +122,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Ranges> {
 }
 
 fn parse_line(text: &str) -> Option<Ranges> {
-    let mut ranges = Ranges::default();
-    for range in text.strip_prefix("bytes ")?.split(',').filter(|range| !range.is_empty()) {
+    let ranges = text.strip_prefix("bytes ")?.split(',').filter(|range| !range.is_empty());
+    let parse = |range: &str| {
         let (start, end) = range.split_once('-')?;
-        let (start, end) = (start.parse().ok()?, end.parse().ok()?);
-        if start > end {
-            return None;
-        }
-        ranges.insert(start..end);
-    }
-    Some(ranges)
+        let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+        (start <= end).then_some(start..end)
+    };
+    ranges.map(parse).collect()
 }
 
 #[cfg(test)]
@@ -148,6 +151,28 @@ mod tests {
         assert_eq!(read(&dir, "x").unwrap().ranges, None);
         PartState::open(&dir, "x").unwrap().note(&ranges).unwrap();
         assert_eq!(read(&dir, "x").unwrap().ranges, Some(ranges));
+    }
+
+    #[test]
+    fn of_a_long_account_the_end_counts() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open_root(temp.path()).unwrap();
+        let first = line::seal("bytes 0-10");
+        let filler = vec![b'\n'; usize::try_from(MAX_STATE).unwrap()];
+        std::fs::write(temp.path().join("x"), [first.as_bytes(), &filler].concat()).unwrap();
+        assert_eq!(read(&dir, "x").unwrap().ranges, Some(Ranges::default()), "nothing is known");
+        PartState::open(&dir, "x").unwrap().note(&Ranges::prefix(7)).unwrap();
+        assert_eq!(read(&dir, "x").unwrap().ranges, Some(Ranges::prefix(7)));
+    }
+
+    /// An account that somebody has made up. Were each range moved to its place, this would not end.
+    #[test]
+    fn ranges_in_the_wrong_order_take_no_longer() {
+        let count = 1_000_000u64;
+        let list: Vec<String> =
+            (0..count).rev().map(|n| format!("{}-{}", 2 * n, 2 * n + 1)).collect();
+        let ranges = parse(line::seal(&format!("bytes {}", list.join(","))).as_bytes()).unwrap();
+        assert_eq!((ranges.total(), ranges.iter().count() as u64), (count, count));
     }
 
     #[test]

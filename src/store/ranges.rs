@@ -70,6 +70,22 @@ impl Ranges {
     }
 }
 
+/// In whatever order they come, in the time that it takes to sort them.
+impl FromIterator<Range<u64>> for Ranges {
+    fn from_iter<I: IntoIterator<Item = Range<u64>>>(ranges: I) -> Ranges {
+        let mut sorted: Vec<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
+        sorted.sort_unstable_by_key(|range| range.start);
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for range in sorted {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(range),
+            }
+        }
+        Ranges(merged)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,10 +99,12 @@ mod tests {
         ) {
             let mut ranges = Ranges::default();
             let mut plain = [false; 128];
+            let together: Ranges = inserts.iter().map(|(start, len)| *start..start + len).collect();
             for (start, len) in inserts {
                 ranges.insert(start..start + len);
                 plain[start as usize..(start + len) as usize].fill(true);
             }
+            proptest::prop_assert_eq!(&ranges, &together);
             proptest::prop_assert_eq!(ranges.total(), plain.iter().filter(|x| **x).count() as u64);
             let end = (start..).find(|at| !plain[*at as usize]).unwrap();
             proptest::prop_assert_eq!(ranges.end_from(start), end);

@@ -2,30 +2,31 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::BlobStore;
-use super::closure::closure;
+use super::blob::Blob;
+use super::closure::{self, closure};
 use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
-use super::present;
-use super::used;
+use super::refs_copy::{self, RefsCopy};
+use super::{present, recover, used};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
 
 /// The largest `index.json` that is read: about half a million refs.
-const MAX_INDEX: u64 = 256 * 1024 * 1024;
+pub(super) const MAX_INDEX: u64 = 256 * 1024 * 1024;
 /// How long anybody waits to change `index.json`, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Reads `index.json`.
 pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
-    let index = read_index(layout)?;
+    let (_, index) = read_index(layout)?;
     index.refs().map_err(|reason| damaged(layout, reason))
 }
 
 /// Reads what of `index.json` is understood: entries that only their writer knows hide no others.
 pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
-    Ok(read_index(layout)?.known_refs())
+    Ok(read_index(layout)?.1.known_refs())
 }
 
 /// Reads `index.json` and makes what was read survive a power cut: the collector must not delete
@@ -60,10 +61,8 @@ pub(crate) fn publish(
     closure: &[Pinned],
 ) -> Result<()> {
     for algorithm in Algorithm::ALL {
-        if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm)
-            && let Some(dir) = layout.algorithm(algorithm)?
-        {
-            dir.sync()?;
+        if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm) {
+            layout.sync_names(algorithm)?;
         }
     }
     let incomplete = |digest| Error::Incomplete { name: name.to_owned(), digest };
@@ -97,13 +96,36 @@ pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descript
 /// Gives an image a second name.
 pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
     let target = pin(layout, lease, source)?;
+    name_durably(layout, name, target)
+}
+
+/// Names an image that has no name: a manifest or an index that is there, and all it is made of.
+pub(crate) fn tag_digest(
+    layout: &Layout,
+    lease: &Lease,
+    digest: &Digest,
+    name: &str,
+) -> Result<Descriptor> {
+    let target = lease.pin_tree(|| match recover::document(layout, digest) {
+        Some(target) => Ok((*digest, target.0)),
+        // Why it is none.
+        None => {
+            let blob = Blob::open(layout, digest)?;
+            blob.verify()?;
+            let reason = "it is neither an index nor a manifest".to_owned();
+            Err(Error::document(reason).of_document(digest))
+        }
+    })?;
+    closure::whole(layout, digest)?;
+    name_durably(layout, name, target)
+}
+
+fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descriptor> {
     // Another tool may have written the source, and have synced nothing.
     let nodes = closure(layout, &target)?;
     present::sync(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
     for algorithm in Algorithm::ALL {
-        if let Some(dir) = layout.algorithm(algorithm)? {
-            dir.sync()?;
-        }
+        layout.sync_names(algorithm)?;
     }
     update(layout, |index| Ok(index.set(name, &target)))?;
     Ok(target)
@@ -111,7 +133,7 @@ pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> R
 
 /// The ref of a name.
 pub(crate) fn find(layout: &Layout, name: &str) -> Result<Ref> {
-    read_index(layout)?.find(name).ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
+    read_index(layout)?.1.find(name).ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
 }
 
 /// Removes names, durably; for each, whether it was there.
@@ -190,26 +212,19 @@ pub(crate) fn set_pinned(layout: &Layout, name: &str, pinned: bool) -> Result<bo
     changed.ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
 }
 
-/// The lock of `index.json`, and of the settings.
-pub(super) fn lock(layout: &Layout) -> Result<Lock> {
-    Lock::acquire(&layout.locks, "index", LockMode::Exclusive, "the lock of index.json", LIMIT)
-}
-
-/// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced.
+/// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced; and its
+/// copy with it.
 fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> Result<bool>) -> Result<()> {
     let lock = lock(layout)?;
-    let mut index = read_index(layout)?;
-    if !change(&mut index)? {
+    let (bytes, mut index) = read_index(layout)?;
+    if change(&mut index)? {
+        write(layout, &index.to_bytes())?;
+    } else {
         // Whoever wrote it so may not have come so far as to sync it, or never does.
         sync_index(layout)?;
-    } else {
-        let aside = Aside::hidden(&layout.root)?;
-        aside.file().write_all(&index.to_bytes()).context("write to", aside.path())?;
-        aside.set_mode(0o644)?;
-        aside.sync()?;
-        aside.name_over(&layout.root, "index.json")?;
+        keep_copy(layout, &bytes)?;
     }
-    layout.root.sync()?;
+    settle(layout)?;
     drop(lock);
     Ok(())
 }
@@ -235,12 +250,68 @@ impl BlobStore {
     }
 }
 
-fn read_index(layout: &Layout) -> Result<IndexFile> {
+/// The lock of `index.json`, and of the settings.
+pub(super) fn lock(layout: &Layout) -> Result<Lock> {
+    Lock::acquire(&layout.locks, "index", LockMode::Exclusive, "the lock of index.json", LIMIT)
+}
+
+/// Replaces `index.json`, the copy first, under the lock. The names are durable after [`settle`].
+pub(super) fn write(layout: &Layout, bytes: &[u8]) -> Result<()> {
+    let aside = Aside::hidden(&layout.root)?;
+    aside.file().write_all(bytes).context("write to", aside.path())?;
+    aside.set_mode(0o644)?;
+    // On its way to the disk, so that the sync of the copy does most of the work of this one's.
+    sys::start_writeback(aside.file(), 0, 0, &aside.path())?;
+    RefsCopy::write(layout, bytes)?.put(layout)?;
+    aside.sync()?;
+    aside.name_over(&layout.root, "index.json").map(drop)
+}
+
+/// Makes the name durable, also where nothing changed: whoever wrote it so may not have come this far.
+pub(super) fn settle(layout: &Layout) -> Result<()> {
+    layout.root.sync()?;
+    refs_copy::settle(layout)
+}
+
+/// Copies `index.json` as it is, if another tool has changed it since. Under the lock.
+fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
+    match refs_copy::is_of(layout, bytes) {
+        true => Ok(()),
+        false => RefsCopy::write(layout, bytes)?.put(layout),
+    }
+}
+
+/// Has the copy say what `index.json` says, for a collection that is going to believe it: a ref that
+/// an older copy has must not come back when its blobs are gone. A disk that is too full for it is no
+/// reason not to collect.
+pub(crate) fn renew_copy(layout: &Layout) {
+    let renew = || {
+        let is_same = |bytes: &[u8]| refs_copy::is_of(layout, bytes);
+        if is_same(&read_index(layout)?.0) {
+            return Ok(());
+        }
+        let lock = lock(layout)?;
+        keep_copy(layout, &read_index(layout)?.0)?;
+        refs_copy::settle(layout)?;
+        drop(lock);
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = renew() {
+        tracing::warn!(%error, "the copy of index.json is not renewed");
+    }
+}
+
+/// Reads `index.json`: its bytes, and what they say.
+pub(super) fn read_index(layout: &Layout) -> Result<(Vec<u8>, IndexFile)> {
     let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?
         .ok_or_else(|| damaged(layout, "it is missing".to_owned()))?;
-    IndexFile::parse(&bytes).map_err(|reason| damaged(layout, reason))
+    match IndexFile::parse(&bytes) {
+        Ok(index) => Ok((bytes, index)),
+        Err(reason) => Err(damaged(layout, reason)),
+    }
 }
 
 fn damaged(layout: &Layout, reason: String) -> Error {
-    Error::Damaged { path: layout.root.path_of("index.json"), reason }
+    let hint = "`store check --repair` rebuilds it, and nothing is collected before";
+    Error::Damaged { path: layout.root.path_of("index.json"), reason: format!("{reason}; {hint}") }
 }

@@ -46,13 +46,18 @@ impl Suspects {
 
     fn try_mark(&self, digest: &Digest, file: &File) -> Result<()> {
         let own = Meta::of(file).context("look at", digest.to_string())?.id;
-        let named = match self.blobs.open_dir(digest.algorithm().name())? {
-            Some(dir) => dir.meta(&digest.hex())?,
-            None => None,
+        let blobs = self.blobs.open_dir(digest.algorithm().name())?;
+        let is_named = || -> Result<bool> {
+            let named = blobs.as_ref().map_or(Ok(None), |dir| dir.meta(&digest.hex()))?;
+            Ok(named.is_some_and(|named| named.id == own))
         };
         // It may have been healed, or collected, since it was opened.
-        if named.is_some_and(|named| named.id == own) {
+        if is_named()? {
             self.private.make_dir("suspect")?.open_or_create(&name(digest))?;
+            // Or just now: then whoever healed it may have looked for a mark before there was one.
+            if !is_named()? {
+                self.clear(digest)?;
+            }
         }
         Ok(())
     }
@@ -75,4 +80,46 @@ pub(crate) fn name(digest: &Digest) -> String {
 pub(crate) fn digest_of(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::from_hex(algorithm.parse::<Algorithm>().ok()?, hex).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::sys::Aside;
+
+    /// Between the look at the name and the mark somebody may put good bytes there.
+    #[test]
+    fn no_mark_stays_on_a_blob_that_is_healed_meanwhile() {
+        const ROUNDS: usize = 3000;
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open_root(temp.path()).unwrap();
+        let (private, blobs) = (root.make_dir("private").unwrap(), root.make_dir("blobs").unwrap());
+        let suspects = Suspects::new(&private, &blobs);
+        let dir = blobs.make_dir("sha256").unwrap();
+        let digest = Algorithm::Sha256.digest(b"x");
+        let (barrier, mut left) = (Barrier::new(2), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let good = Aside::hidden(&dir).unwrap();
+                    barrier.wait();
+                    good.name_over(&dir, &digest.hex()).unwrap();
+                    suspects.clear(&digest).unwrap();
+                    barrier.wait();
+                    barrier.wait();
+                }
+            });
+            for _ in 0..ROUNDS {
+                let bad = dir.open_or_create(&digest.hex()).unwrap();
+                barrier.wait();
+                suspects.mark(&digest, &bad);
+                barrier.wait();
+                left += usize::from(suspects.has(&digest).unwrap());
+                barrier.wait();
+            }
+        });
+        assert_eq!(left, 0, "of {ROUNDS}");
+    }
 }

@@ -1,20 +1,26 @@
-//! What a store takes on disk, and what for.
+//! What a store takes on disk, what for, and who keeps it.
 
-use std::collections::HashMap;
+mod files;
+mod marks;
+
+use std::collections::HashSet;
 use std::ops::AddAssign;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::closure::{Role, closure};
-use super::index_file::Ref;
+use super::closure::Role;
 use super::layout::Layout;
-use super::refs;
 use crate::error::Result;
-use crate::oci::{Algorithm, Descriptor, Digest};
-use crate::sys::{Dir, Meta};
+use crate::oci::{Digest, MediaType};
+use crate::sys::Meta;
+use files::Found;
+use marks::{Mark, Marks};
 
-/// How deep directories that are nobody's the store knows are followed.
-const MAX_FOREIGN_DEPTH: usize = 16;
+/// How old what nothing keeps must be before a collection takes it, where it is not told otherwise.
+const GRACE: Duration = Duration::from_secs(60 * 60);
+/// The same of parts, and of temporary files.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A number of files and what they take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,35 +35,78 @@ pub struct Amount {
     pub disk: u64,
 }
 
-/// What a store takes on disk, by what it is for.
+/// What a store takes on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Usage {
-    /// The layers of images.
-    pub layers: Amount,
-    /// Configs, manifests and indexes of images.
-    pub metadata: Amount,
-    /// Blobs that no ref leads to: pinned by a lease, about a blob that a ref leads to, young, or
-    /// for the next collection.
-    pub unreferenced: Amount,
-    /// Downloads under way or left off.
-    pub parts: Amount,
-    /// What was computed from blobs and can be computed again.
-    pub derived: Amount,
-    /// Everything else: the store's own files and directories, its reserve, what waits in the trash
-    /// and in quarantine, and what others put into the root.
-    pub other: Amount,
+    /// By what it is. Together they are `total`.
+    pub kinds: UsageKinds,
     /// All of it together: what `du` says.
     pub total: Amount,
+    /// The blobs, by what keeps them from being collected.
+    pub kept: UsageKept,
+    /// What a collection with its default options would free now: blobs that nothing keeps with
+    /// the hashes of their groups, parts that were given up, and what collections and writers that
+    /// were killed have left. Nothing, where an image or a lease cannot be read: then a collection
+    /// refuses to guess what they keep.
+    pub reclaimable: Amount,
+    /// Leases that could not be read or followed to their end.
+    pub problems: Vec<String>,
     /// The images, in the order of their first name in `index.json`.
     pub images: Vec<ImageUsage>,
+    /// Every blob that is there, the largest first.
+    #[serde(skip)]
+    pub blobs: Vec<BlobUsage>,
+}
+
+/// What a store takes, by what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct UsageKinds {
+    /// Indexes of images for several platforms.
+    pub indexes: Amount,
+    /// Manifests.
+    pub manifests: Amount,
+    /// Configs.
+    pub configs: Amount,
+    /// Layers, and the files of artifacts.
+    pub layers: Amount,
+    /// Blobs that no index and no manifest in the store leads to.
+    pub blobs: Amount,
+    /// Downloads under way or left off.
+    pub parts: Amount,
+    /// The hashes of blobs' groups, which can be computed again.
+    pub group_hashes: Amount,
+    /// Blobs that are being unlinked.
+    pub trash: Amount,
+    /// Damaged blobs that were set aside.
+    pub quarantine: Amount,
+    /// What is set aside so that a collection can run on a full disk.
+    pub reserve: Amount,
+    /// Everything else: directories, refs, locks, leases and the like, and what others put into
+    /// the root.
+    pub other: Amount,
+}
+
+/// Blobs, by what keeps them. Those that nothing keeps are [reclaimable](Usage::reclaimable).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct UsageKept {
+    /// Refs lead to them, or they are about something that refs lead to.
+    pub refs: Amount,
+    /// Only leases keep them.
+    pub leases: Amount,
+    /// Nothing keeps them but that they are younger than an hour.
+    pub young: Amount,
 }
 
 /// What one image takes.
 ///
 /// An image is a root digest. Its names are one image however many they are, as with Docker and
-/// podman: a second name shares nothing and adds nothing, and `unique` is what goes when the last
+/// podman: a second name shares nothing and adds nothing, and `frees` is what goes when the last
 /// name goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -67,16 +116,42 @@ pub struct ImageUsage {
     pub digest: Digest,
     /// Its names; an entry of `index.json` without one is not listed here.
     pub refs: Vec<String>,
-    /// Its blobs that are there.
+    /// Its blobs that are there, and those that are about it: signatures and the like.
     pub total: Amount,
     /// Those of them that another image has too.
     pub shared: Amount,
     /// Those of them that no other image has.
     pub unique: Amount,
-    /// Why the image could not be followed to its end; the amounts are then too small, and the
-    /// rest counts as unreferenced.
+    /// What collections free once its last name is removed: what is unique and no lease keeps,
+    /// with the hashes of its groups.
+    pub frees: Amount,
+    /// Why the image could not be followed to its end; the amounts are then too small.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// What one blob takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobUsage {
+    /// The blob.
+    pub digest: Digest,
+    /// What it is to the documents that lead to it; `None` if none does.
+    pub role: Option<Role>,
+    /// What they, or it itself, say that it is.
+    pub media_type: Option<MediaType>,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it takes on disk, in bytes.
+    pub disk: u64,
+    /// What the hashes of its groups take on disk, in bytes.
+    pub group_hashes: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+    /// The images that have it: places in [`Usage::images`], in rising order.
+    pub images: Vec<usize>,
+    /// Whether a lease keeps it.
+    pub leased: bool,
 }
 
 impl AddAssign for Amount {
@@ -95,181 +170,115 @@ impl Amount {
     }
 }
 
-/// A blob of some image.
-struct Used {
-    amount: Amount,
-    role: Role,
-    /// The image that has it, or that had it first.
-    image: usize,
-    shared: bool,
+impl UsageKinds {
+    /// Each with its name in JSON, in a fixed order.
+    pub fn named(&self) -> [(&'static str, Amount); 11] {
+        [
+            ("layers", self.layers),
+            ("configs", self.configs),
+            ("manifests", self.manifests),
+            ("indexes", self.indexes),
+            ("blobs", self.blobs),
+            ("parts", self.parts),
+            ("groupHashes", self.group_hashes),
+            ("trash", self.trash),
+            ("quarantine", self.quarantine),
+            ("reserve", self.reserve),
+            ("other", self.other),
+        ]
+    }
+
+    fn of_blob(&mut self, role: Option<Role>) -> &mut Amount {
+        match role {
+            Some(Role::Index) => &mut self.indexes,
+            Some(Role::Manifest) => &mut self.manifests,
+            Some(Role::Config) => &mut self.configs,
+            Some(Role::Layer) => &mut self.layers,
+            None => &mut self.blobs,
+        }
+    }
 }
 
 /// Adds everything up. Pulls and collections may go on meanwhile; the sum is then that of no single
 /// moment.
 pub(crate) fn usage(layout: &Layout) -> Result<Usage> {
-    let mut usage = Usage::default();
-    let mut used = HashMap::new();
-    let mut members = Vec::new();
-    for (n, (root, refs)) in images(refs::read(layout)?).into_iter().enumerate() {
-        let problem = follow(layout, &root, n, &mut used, &mut members)?;
-        let (total, shared, unique) = Default::default();
-        let digest = root.digest;
-        usage.images.push(ImageUsage { digest, refs, total, shared, unique, problem });
+    let now = SystemTime::now();
+    // Roots before blobs: what a ref leads to was there before the ref.
+    let mut marks = Marks::of_roots(layout)?;
+    let found = files::find(layout, now, &mut marks)?;
+    marks.find_referrers()?;
+    let mut usage = Usage { kinds: found.kinds, reclaimable: found.left_over, ..Usage::default() };
+    let (images, problems) = marks.report(&mut usage.blobs, |digest, mark| {
+        let hashes = found.group_hashes.get(digest).copied().unwrap_or_default();
+        blob(digest, mark, hashes)
+    });
+    (usage.images, usage.problems) = (images, problems);
+    add_blobs(&mut usage, &found, now);
+    usage.blobs.sort_unstable_by(|a, b| (b.disk, a.digest).cmp(&(a.disk, b.digest)));
+    for (_, amount) in usage.kinds.named() {
+        usage.total += amount;
     }
-    for (n, digest) in members {
-        let blob = &used[&digest];
-        let image = &mut usage.images[n];
-        image.total += blob.amount;
-        *(if blob.shared { &mut image.shared } else { &mut image.unique }) += blob.amount;
+    if !usage.problems.is_empty() || usage.images.iter().any(|image| image.problem.is_some()) {
+        usage.reclaimable = Amount::default();
     }
-    add_blobs(layout, &used, &mut usage)?;
-    add_rest(layout, &mut usage)?;
-    for part in [usage.layers, usage.metadata, usage.unreferenced, usage.parts, usage.derived] {
-        usage.total += part;
-    }
-    usage.total += usage.other;
     Ok(usage)
 }
 
-/// The distinct images among the refs, with their names.
-fn images(refs: Vec<Ref>) -> Vec<(Descriptor, Vec<String>)> {
-    let mut images: Vec<(Descriptor, Vec<String>)> = Vec::new();
-    let mut known = HashMap::new();
-    for Ref { name, descriptor } in refs {
-        let at = *known.entry(descriptor.digest).or_insert_with(|| {
-            images.push((descriptor, Vec::new()));
-            images.len() - 1
-        });
-        images[at].1.extend(name);
-    }
-    images
+/// What is known of a blob that is there.
+fn blob(digest: &Digest, mark: Mark, hashes: Amount) -> Option<BlobUsage> {
+    let there = mark.there?;
+    Some(BlobUsage {
+        digest: *digest,
+        role: mark.role,
+        media_type: mark.media_type,
+        size: there.len,
+        disk: there.disk,
+        group_hashes: hashes.disk,
+        modified: there.modified,
+        images: mark.images,
+        leased: mark.leased,
+    })
 }
 
-/// Notes the blobs of an image that are there. Why it could not be followed, if it could not.
-fn follow(
-    layout: &Layout,
-    root: &Descriptor,
-    image: usize,
-    used: &mut HashMap<Digest, Used>,
-    members: &mut Vec<(usize, Digest)>,
-) -> Result<Option<String>> {
-    let (blobs, problem) = match closure(layout, root) {
-        Ok(nodes) => {
-            let blobs = nodes.into_iter().map(|node| (node.descriptor.digest, node.role));
-            (blobs.collect(), None)
-        }
-        Err(error) => (vec![(root.digest, Role::Manifest)], Some(error.to_string())),
-    };
-    for (digest, role) in blobs {
-        let Some(meta) = layout.blob_meta(&digest)?.filter(|meta| meta.is_file) else {
-            continue;
-        };
-        let new = Used { amount: Amount::of(&meta), role, image, shared: false };
-        let blob = used.entry(digest).or_insert(new);
-        blob.shared |= blob.image != image;
-        members.push((image, digest));
-    }
-    Ok(problem)
-}
-
-fn add_blobs(layout: &Layout, used: &HashMap<Digest, Used>, usage: &mut Usage) -> Result<()> {
-    for blob in used.values() {
-        match blob.role {
-            Role::Layer => usage.layers += blob.amount,
-            Role::Index | Role::Manifest | Role::Config => usage.metadata += blob.amount,
-        }
-    }
-    for algorithm in Algorithm::ALL {
-        let Some(dir) = layout.algorithm(algorithm)? else {
-            continue;
-        };
-        each(dir, |name, meta| {
-            match Digest::from_hex(algorithm, name) {
-                Ok(digest) if used.contains_key(&digest) => {}
-                Ok(_) => usage.unreferenced += Amount::of(&meta),
-                Err(_) => usage.other += foreign(dir, name, &meta, 0)?,
+/// Adds the blobs to their kinds, to who keeps them, and to their images.
+fn add_blobs(usage: &mut Usage, found: &Found, now: SystemTime) {
+    let mut seen = HashSet::with_capacity(found.group_hashes.len());
+    for blob in &usage.blobs {
+        let amount = Amount { count: 1, size: blob.size, disk: blob.disk };
+        let hashes = found.group_hashes.get(&blob.digest).copied().unwrap_or_default();
+        seen.insert(blob.digest);
+        *usage.kinds.of_blob(blob.role) += amount;
+        usage.kinds.group_hashes += hashes;
+        for n in &blob.images {
+            let image = &mut usage.images[*n];
+            image.total += amount;
+            match blob.images.len() {
+                1 => image.unique += amount,
+                _ => image.shared += amount,
             }
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-/// Adds what is not under `blobs/ALGORITHM`.
-fn add_rest(layout: &Layout, usage: &mut Usage) -> Result<()> {
-    let Layout { root, private, parts, blobs, .. } = layout;
-    usage.other += Amount::of(&root.meta_of_self()?);
-    each(root, |name, meta| {
-        usage.other += match name {
-            "blobs" | ".layerstore" => Amount::of(&meta),
-            _ => foreign(root, name, &meta, 0)?,
-        };
-        Ok(())
-    })?;
-    each(blobs, |name, meta| {
-        usage.other += match name.parse::<Algorithm>() {
-            Ok(_) => Amount::of(&meta),
-            Err(_) => foreign(blobs, name, &meta, 0)?,
-        };
-        Ok(())
-    })?;
-    each(private, |name, meta| {
-        usage.other += match name {
-            "parts" => Amount::of(&meta),
-            "outboard" if meta.is_dir => Amount::of(&meta),
-            _ => foreign(private, name, &meta, 0)?,
-        };
-        Ok(())
-    })?;
-    add_outboards(layout, usage)?;
-    each(parts, |name, meta| {
-        match name.ends_with(".part") {
-            true => usage.parts += Amount::of(&meta),
-            false => usage.other += foreign(parts, name, &meta, 0)?,
+            if blob.images.len() == 1 && !blob.leased {
+                image.frees += amount;
+                image.frees += hashes;
+            }
         }
-        Ok(())
-    })
-}
-
-fn add_outboards(layout: &Layout, usage: &mut Usage) -> Result<()> {
-    let Some(outboard) = layout.private.open_dir("outboard")? else {
-        return Ok(());
-    };
-    each(&outboard, |name, meta| {
-        let (Ok(_), Some(dir)) = (name.parse::<Algorithm>(), outboard.open_dir(name)?) else {
-            usage.other += foreign(&outboard, name, &meta, 0)?;
-            return Ok(());
-        };
-        usage.other += Amount::of(&meta);
-        each(&dir, |_, meta| {
-            usage.derived += Amount::of(&meta);
-            Ok(())
-        })
-    })
-}
-
-/// A file, or a directory with all that is in it.
-fn foreign(dir: &Dir, name: &str, meta: &Meta, depth: usize) -> Result<Amount> {
-    let mut amount = Amount::of(meta);
-    if meta.is_dir
-        && depth < MAX_FOREIGN_DEPTH
-        && let Some(inner) = dir.open_dir(name)?
-    {
-        each(&inner, |name, meta| {
-            amount += foreign(&inner, name, &meta, depth + 1)?;
-            Ok(())
-        })?;
-    }
-    Ok(amount)
-}
-
-/// Visits the entries of a directory, but for those that go meanwhile.
-fn each(dir: &Dir, mut visit: impl FnMut(&str, Meta) -> Result<()>) -> Result<()> {
-    for name in dir.names()? {
-        let name = name?;
-        if let Some(meta) = dir.meta(&name)? {
-            visit(&name, meta)?;
+        if !blob.images.is_empty() {
+            usage.kept.refs += amount;
+        } else if blob.leased {
+            usage.kept.leases += amount;
+        } else if is_older(now, blob.modified, GRACE) {
+            usage.reclaimable += amount;
+            usage.reclaimable += hashes;
+        } else {
+            usage.kept.young += amount;
         }
     }
-    Ok(())
+    for (_, hashes) in found.group_hashes.iter().filter(|(digest, _)| !seen.contains(digest)) {
+        usage.kinds.group_hashes += *hashes;
+        usage.reclaimable += *hashes;
+    }
+}
+
+/// Whether something is older than `age`. What was changed in the future is young.
+fn is_older(now: SystemTime, modified: SystemTime, age: Duration) -> bool {
+    now.duration_since(modified).is_ok_and(|since| since >= age)
 }

@@ -92,30 +92,49 @@ impl Dir {
     }
 
     /// Makes a directory, its parents too, for its owner alone whatever the umask. Each new name
-    /// is made durable.
+    /// is made durable, and that of the last directory that was there: another process that makes
+    /// the same ones syncs each before it makes the next.
     pub(crate) fn create_root(path: &Path) -> Result<Dir> {
-        let parent = match path.parent() {
+        let above = match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
             Some(parent) => parent,
             None => return Dir::open_root(path).context("open", path),
         };
-        let parent = match Dir::open_root(parent) {
-            Ok(parent) => parent,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Dir::create_root(parent)?,
-            Err(error) => return Err(error).context("open", parent),
+        let (parent, was_there) = match Dir::open_root(above) {
+            Ok(parent) => (parent, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (Dir::create_root(above)?, false)
+            }
+            Err(error) => return Err(error).context("open", above),
         };
         let Some(name) = path.file_name().and_then(OsStr::to_str) else {
             return Dir::open_root(path).context("open", path);
         };
         match parent.open_dir(name) {
-            Ok(Some(dir)) => Ok(dir),
+            Ok(Some(dir)) => {
+                parent.sync_name_of(&dir)?;
+                Ok(dir)
+            }
             // A symbolic link that the user made: it is theirs to follow.
             Err(_) => Dir::open_root(path).context("open", path),
             Ok(None) => {
+                // Who may not open it has not made what is in it either.
+                if was_there && let Ok(grandparent) = Dir::open_root(&above.join("..")) {
+                    grandparent.sync_name_of(&parent)?;
+                }
                 let made = parent.make_dir(name)?;
                 parent.sync()?;
                 Ok(made)
             }
+        }
+    }
+
+    /// Makes the name of a directory in this one durable, unless something is mounted there: then it
+    /// is nobody's to make, and this one may be of a file system that nobody can write to.
+    fn sync_name_of(&self, dir: &Dir) -> Result<()> {
+        match self.meta_of_self()?.id.0 == dir.meta_of_self()?.id.0 {
+            true => self.sync(),
+            false => Ok(()),
         }
     }
 
@@ -173,8 +192,10 @@ impl Dir {
     /// has just made.
     pub(crate) fn make_dir(&self, name: &str) -> Result<Dir> {
         match rustix::fs::mkdirat(&self.0.fd, name, Mode::RWXU) {
-            Ok(()) => self.grant(name).context("set the mode of", self.path_of(name))?,
-            Err(Errno::EXIST) => {}
+            // Its maker may have died before it had its mode.
+            Ok(()) | Err(Errno::EXIST) => {
+                self.grant(name).context("set the mode of", self.path_of(name))?;
+            }
             Err(error) => return Err(error).context("make the directory", self.path_of(name)),
         }
         self.open_dir(name)?.ok_or_else(|| Error::Damaged {
@@ -183,13 +204,17 @@ impl Dir {
         })
     }
 
-    /// Gives a new directory what the umask took away. With a umask of 0777 it cannot be opened
-    /// before, but for its path.
+    /// Gives a directory what the umask took away. With a umask of 0777 it cannot be opened
+    /// before, but for its path. What another user made is for them to set right, and what is no
+    /// directory is for who opens it to refuse.
     fn grant(&self, name: &str) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let fd = open_beneath(&self.0.fd, name, flags, Mode::empty())?;
-        let (mode, wanted) = (Meta::from(&rustix::fs::fstat(&fd)?).mode, self.1.of_dirs());
-        if mode & wanted == wanted {
+        let fd = match open_beneath(&self.0.fd, name, flags, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+            opened => opened?,
+        };
+        let (meta, wanted) = (Meta::from(&rustix::fs::fstat(&fd)?), self.1.of_dirs());
+        if meta.mode & wanted == wanted || meta.owner != super::current_user() {
             return Ok(());
         }
         let own = format!("/proc/self/fd/{}", fd.as_raw_fd());

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode};
+use rustix::fs::{FallocateFlags, Mode, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
@@ -57,10 +57,16 @@ pub(crate) fn sync_together(files: &[&File], path: &Path) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = rest
             .chunks(rest.len().div_ceil(SYNC_THREADS).max(1))
-            .map(|share| scope.spawn(move || sync_all(share)))
+            .map(|share| {
+                let builder = std::thread::Builder::new();
+                (share, builder.spawn_scoped(scope, move || sync_all(share)))
+            })
             .collect();
-        // Each is waited for, whatever the others say.
-        let ends: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        // Each is waited for, whatever the others say. Where no thread is to be had, this one does it.
+        let end = |(share, thread): (_, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| {
+            thread.map_or_else(|_| Ok(sync_all(share)), |thread| thread.join())
+        };
+        let ends: Vec<_> = threads.into_iter().map(end).collect();
         ends.into_iter().try_for_each(|end| end.unwrap_or_else(|it| std::panic::resume_unwind(it)))
     })
 }
@@ -78,6 +84,19 @@ pub(crate) fn append(mut file: &File, bytes: &[u8], path: &Path) -> Result<()> {
         return Ok(());
     }
     file.write_all(bytes).context("write", path)
+}
+
+/// Whether the disk, or the file system on it, does not give back what it was given.
+pub(crate) fn is_bad_disk(error: &std::io::Error) -> bool {
+    [Errno::IO, Errno::UCLEAN, Errno::BADMSG]
+        .map(Errno::raw_os_error)
+        .map(Some)
+        .contains(&error.raw_os_error())
+}
+
+/// Whether a symbolic link was in the way.
+pub(crate) fn is_link(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// Fills a buffer from a place of a file.
@@ -98,6 +117,13 @@ pub(crate) fn read_some_at(file: &File, bytes: &mut [u8], start: u64) -> std::io
 /// Sets the permission bits of an open file, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).context("set the mode of", path)
+}
+
+/// Gives an open file the time of now.
+pub(crate) fn set_time(file: &File, path: &Path) -> Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    rustix::fs::futimens(file, &times).context("set the time of", path)
 }
 
 /// Takes all bytes out of a file and goes back to its start.

@@ -73,29 +73,64 @@ fn df_adds_up() {
     let a = sandbox.add_image("example.org/a:1", &[&[1; 9000], b"a"]);
     sandbox.add_image("example.org/b:1", &[&[1; 9000], b"b"]);
     let usage = sandbox.json(&["df"]);
-    let kinds =
-        ["layers", "metadata", "unreferenced", "parts", "derived", "other", "total", "images"];
-    assert_eq!(keys(&usage), kinds);
-    assert_eq!(usage["layers"]["count"], 3);
-    assert_eq!(usage["layers"]["size"], 9002);
-    let disk = |kind: &str| usage[kind]["disk"].as_u64().unwrap();
-    assert_eq!(kinds[..6].iter().map(|kind| disk(kind)).sum::<u64>(), disk("total"));
+    let keys_of_usage = ["kinds", "total", "kept", "reclaimable", "problems", "images"];
+    assert_eq!(keys(&usage), keys_of_usage);
+    let kinds = [
+        "indexes",
+        "manifests",
+        "configs",
+        "layers",
+        "blobs",
+        "parts",
+        "groupHashes",
+        "trash",
+        "quarantine",
+        "reserve",
+        "other",
+    ];
+    assert_eq!(keys(&usage["kinds"]), kinds);
+    assert_eq!(usage["kinds"]["layers"]["count"], 3);
+    assert_eq!(usage["kinds"]["layers"]["size"], 9002);
+    let disk = |amount: &serde_json::Value| amount["disk"].as_u64().unwrap();
+    let sum = kinds.iter().map(|kind| disk(&usage["kinds"][kind])).sum::<u64>();
+    assert_eq!(sum, disk(&usage["total"]));
+    assert_eq!(keys(&usage["kept"]), ["refs", "leases", "young"]);
     let image = &usage["images"][0];
-    assert_eq!(keys(image), ["digest", "refs", "total", "shared", "unique"]);
+    assert_eq!(keys(image), ["digest", "refs", "total", "shared", "unique", "frees"]);
     assert_eq!(image["digest"], a.target.digest.to_string());
     assert_eq!(image["shared"]["size"], 9000);
 
     let text = sandbox.ok(&["df"]);
     assert!(text.starts_with("KIND "), "{text}");
-    for start in ["layers  ", "configs and manifests  ", "parts  ", "derived  ", "total  "] {
+    for start in ["layers  ", "manifests  ", "parts  ", "group hashes  ", "total  "] {
         assert!(text.lines().any(|line| line.starts_with(start)), "{start:?}: {text}");
     }
     let titles = text.lines().find(|line| line.starts_with("DIGEST")).unwrap();
     assert_eq!(
         titles.split_whitespace().collect::<Vec<_>>(),
-        ["DIGEST", "ON", "DISK", "SHARED", "UNSHARED", "NAMES"]
+        ["DIGEST", "ON", "DISK", "SHARED", "UNSHARED", "FREES", "NAMES"]
     );
     assert!(text.contains("example.org/b:1"), "{text}");
+
+    let usage = sandbox.json(&["df", "-v"]);
+    let blobs = usage["blobs"].as_array().unwrap();
+    assert_eq!(blobs.len(), 7);
+    let wanted = [
+        "digest",
+        "kind",
+        "mediaType",
+        "size",
+        "disk",
+        "groupHashes",
+        "images",
+        "refs",
+        "leased",
+        "modified",
+    ];
+    assert_eq!(keys(&blobs[0]), wanted);
+    assert_eq!((&blobs[0]["kind"], &blobs[0]["images"]), (&json!("layer"), &json!(2)));
+    let text = sandbox.ok(&["df", "-v"]);
+    assert!(text.contains(&format!("{}  layer ", blobs[0]["digest"].as_str().unwrap())), "{text}");
 }
 
 #[test]
@@ -233,4 +268,39 @@ fn gc_says_why_a_blob_is_there() {
     sandbox.fails(&["gc", "--why", "example.org/none:1"], 4, "no image");
     let absent = format!("sha256:{}", "0".repeat(64));
     sandbox.fails(&["gc", "--why", &absent], 4, "no blob");
+}
+
+#[test]
+fn the_page_of_df_is_a_file_of_its_own() {
+    let sandbox = Sandbox::new();
+    sandbox.add_image("example.org/a:1", &[b"a"]);
+    let hostile = "</script><b title=\"'\u{202e}&";
+    let index = sandbox.root().join("index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let name = serde_json::to_string(hostile).unwrap();
+    std::fs::write(&index, text.replace("\"example.org/a:1\"", &name)).unwrap();
+
+    let page = sandbox.ok(&["df", "--html", "-"]);
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    assert!(!page.contains("</script><b") && !page.contains('\u{202e}'));
+    assert!(page.contains("<bdi>&lt;/script&gt;&lt;b title=&quot;&#39;\\u{202e}&amp;</bdi>"));
+    assert!(!page.contains("{{"), "everything is filled in");
+
+    // A file is replaced as a whole, with the mode that the umask leaves.
+    let file = sandbox.dir.path().join("page.html");
+    std::fs::write(&file, "old").unwrap();
+    let old = std::fs::File::open(&file).unwrap();
+    assert_eq!(sandbox.ok(&["df", "--html", file.to_str().unwrap()]), "");
+    assert_eq!(std::io::read_to_string(old).unwrap(), "old");
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("</html>\n"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o444, 0o444, "{mode:o}");
+    assert_eq!(std::fs::read_dir(sandbox.dir.path()).unwrap().count(), 2, "and nothing beside it");
+
+    // Not into the store, where it could be index.json; nor where it cannot be.
+    sandbox.fails(&["df", "--html", index.to_str().unwrap()], 2, "lies in the store");
+    sandbox.fails(&["df", "--html", "/nonexistent/page.html"], 1, "/nonexistent/page.html");
+    sandbox.fails(&["df", "--html", sandbox.dir.path().to_str().unwrap()], 1, "cannot write");
+    assert_eq!(sandbox.ok(&["df", "--html", "/dev/null"]), "");
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 }

@@ -33,7 +33,7 @@ fn every_command_explains_itself() {
             &["gc"],
             &["--dry-run", "--grace <DURATION>", "default: 1h", "--max-used-space <SIZE>", "--why"],
         ),
-        (&["df"], &["by kind and by image"]),
+        (&["df"], &["by kind and by image", "--html"]),
         (
             &["check"],
             &["--quick", "--read-data", "--subset <PERCENT>", "--since", "exit code is 3"],

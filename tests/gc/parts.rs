@@ -73,6 +73,19 @@ fn a_part_whose_blob_is_there_is_of_no_use() {
 }
 
 #[test]
+fn a_part_whose_blob_is_damaged_is_what_mends_it() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let digest = *put(&store, &lease, TEXT).digest();
+    let path = store.root().join("blobs/sha256").join(digest.hex());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, [b'?'; TEXT.len()]).unwrap();
+    assert!(store.open_blob(&digest).unwrap().verify().is_err());
+    drop(begin(&store, &lease));
+    assert_eq!((collect(&store).parts_removed, are_there(&store)), (0, [true, true]));
+}
+
+#[test]
 fn halves_of_a_part() {
     let (_dir, store) = store();
     let lease = store.lease("test").unwrap();

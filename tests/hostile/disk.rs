@@ -45,6 +45,9 @@ const OUTBOARD: &str = ".layerstore/outboard";
 /// When an image was used last: empty files.
 const USED: &str = ".layerstore/used";
 
+/// The copy of `index.json`, which a collection makes where there was none.
+const COPY: &str = ".layerstore/refs";
+
 /// What is different and may not be: nothing may have gone or changed, and what is new is a part,
 /// a whole blob that has the digest it is named by, the hashes of its groups, or a note about a host
 /// or about use.
@@ -87,6 +90,7 @@ pub(crate) fn collected(listing: &Listing) -> Listing {
         name.starts_with(".layerstore/parts/")
             || name.starts_with(HOSTS)
             || name.starts_with(USED)
+            || name == COPY
             || folders.iter().any(|folder| folder == name)
     };
     listing.iter().filter(|(name, _)| !stays(name)).map(|(n, e)| (n.clone(), e.clone())).collect()

@@ -1,6 +1,8 @@
 //! Pulls from a registry in this process.
 #![cfg(feature = "fetch")]
 
+#[path = "../store_support/corrupt.rs"]
+mod corrupt;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -16,6 +18,7 @@ mod parallel;
 mod platforms;
 mod policy;
 mod referrers;
+mod repair;
 mod resume;
 mod room;
 mod together;

@@ -7,7 +7,8 @@ Every fault that is found is printed on a line. Exits with 1 if there is one. Wh
 moment, also after a kill or a power cut and before anything was repaired:
 
 - oci-layout, index.json, version, leases parse; no file but what docs/format.md knows;
-- each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests;
+- each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests; so
+  does what the copy of index.json says, if there is one;
 - every name under blobs/ is the hash of its file;
 - acknowledged leases are there, and what they keep; so are acknowledged blobs, until a collection;
 - nobody holds a lock (--busy, for a store in use, leaves this out).
@@ -33,10 +34,9 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
-        "outboard", "suspect", "used", "config.toml", "usage",
+        "outboard", "suspect", "origins", "refs", "used", "config.toml", "usage",
     },
     ".layerstore/locks": set(layout.LOCKS),
-    ".layerstore/quarantine": set(),
     "blobs": set(layout.HEX),
 }
 HIDDEN = ".new-"
@@ -132,6 +132,13 @@ class _Look:
         for name in layout.listing(self.at(".layerstore/used")):
             is_image = layout.is_digest(name.replace("-", ":", 1))
             self.name(".layerstore/used", name, is_image, modes=(0o600,))
+        for name in layout.listing(self.at(".layerstore/quarantine")):
+            is_blob = layout.is_digest(name.replace("-", ":", 1))
+            is_index = re.fullmatch(r"index\.json-[0-9a-f]{32}", name) is not None
+            self.name(".layerstore/quarantine", name, is_blob or is_index)
+        for name in layout.listing(self.at(".layerstore/origins")):
+            is_origin = re.fullmatch(r"[0-9a-f]{32}", name) is not None
+            self.name(".layerstore/origins", name, is_origin, temporary=True, modes=(0o600,))
         for name in layout.listing(self.at(".layerstore/hosts")):
             is_host = re.fullmatch(r"[0-9a-f]{32}\.([0-9]{1,6}|queue|closed)", name) is not None
             self.name(".layerstore/hosts", name, is_host, temporary=True, modes=(0o600,))
@@ -218,6 +225,20 @@ class _Look:
             if found not in admissible:
                 allowed = " or ".join(sorted(str(it) for it in admissible))
                 self.report.add("ref", f"{name} is {found} and should be {allowed}")
+        self.copied_refs()
+
+    def copied_refs(self):
+        """What was acknowledged is in the copy of index.json too, once there is one."""
+        try:
+            named = layout.copied_refs(self.root)
+        except Damage as damage:
+            self.report.add("copy", str(damage))
+            return
+        for name, admissible in self.expected.refs.items() if named is not None else ():
+            found = named[name]["digest"] if name in named else None
+            if found not in admissible:
+                allowed = " or ".join(sorted(str(it) for it in admissible))
+                self.report.add("copy", f"the copy of {name} is {found} and should be {allowed}")
 
     def leases(self, strict, now):
         try:

@@ -265,6 +265,39 @@ class Refs(Case):
         self.reports("ref", APP)
 
 
+class Copy(Case):
+    def copy(self, refs):
+        """Writes the copy of index.json."""
+        before = samples.read(self.at("index.json"))
+        samples.set_refs(self.root, refs)
+        body = samples.read(self.at("index.json"))
+        samples.write(self.at("index.json"), before, 0o644)
+        heading = samples.sealed(f"refs blake3:{'0' * 64} {len(body)}")
+        samples.write(self.at(".layerstore/refs"), heading + body, 0o600)
+
+    def test_a_copy_that_lacks_what_was_acknowledged(self):
+        self.copy({APP: self.app, MULTI: self.multi})
+        self.assertEqual(self.problems(), [])
+        self.copy({APP: self.app})
+        self.reports("copy", MULTI)
+        self.copy({APP: self.other, MULTI: self.multi})
+        self.reports("copy", APP)
+
+    def test_a_copy_that_is_cut(self):
+        self.copy({APP: self.app, MULTI: self.multi})
+        whole = samples.read(self.at(".layerstore/refs"))
+        for end in (0, 20, len(whole) - 1):
+            samples.write(self.at(".layerstore/refs"), whole[:end], 0o600)
+            self.reports("copy")
+
+    def test_what_lies_in_quarantine(self):
+        for name in (self.put.replace(":", "-"), "index.json-" + "0" * 32):
+            samples.write(self.at(".layerstore/quarantine/" + name), b"", 0o444)
+        self.assertEqual(self.problems(), [])
+        samples.write(self.at(".layerstore/quarantine/x"), b"", 0o444)
+        self.reports("stray", "quarantine/x")
+
+
 class Leases(Case):
     def test_a_lost_lease_a_lost_tree_and_a_damaged_line(self):
         path = self.at(f".layerstore/leases/{LEASE}")

@@ -75,6 +75,10 @@ class Scene:
             subprocess.run([PLANTED, "-q", "--root", root, *arguments], check=True, capture_output=True)
 
         yield run("init", "init")[0]
+        # A root that somebody else made.
+        other = os.path.join(base, "other")
+        os.mkdir(other)
+        yield run("init", "init", command=(PLANTED, "-q", "--root", other))[0]
         yield run("pull", *pull)[0]
         yield run("pull", *pull)[0]
         self.break_off(root, images["app:v1"])
@@ -184,7 +188,8 @@ def power():
         function.setdefault(function_of(site), []).append(site)
     (bytes_of_part,) = function["store/part::commit_unsynced"]
     (bytes_of_put,) = function["store/ingest::finish"]
-    bytes_of_index, name_of_index = function["store/refs::update"]
+    (bytes_of_index,) = function["store/refs::write"]
+    (name_of_index,) = function["store/refs::settle"]
     return (
         (bytes_of_part, "replay", "ext4"),
         (bytes_of_part, "shutdown", "xfs"),

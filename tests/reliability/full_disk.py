@@ -71,7 +71,7 @@ def main():
         there = None
         try:
             there = world.World(given.store, disk.path, given.books)
-            names = [name for name, it in there.scenarios.items() if it.exists]
+            names = [name for name, it in there.scenarios.items() if it.exists and not it.damaged]
             points = [(name, left) for left in LEVELS for name in names]
             chance.shuffle(points)
             for n in range(given.disks):

@@ -19,7 +19,7 @@ from harness import Outcome
 def main():
     given = harness.options(__doc__.split("\n", maxsplit=1)[0], "kills", 500)
     chance = random.Random(given.seed)
-    logs = harness.baselines(given)
+    logs = harness.baselines(given, damaged=True)
     every = [(name, n) for name, log in logs.items() for n in range(1, log.counted + 1)]
     changing = {
         (name, call.number)

@@ -109,10 +109,31 @@ def index(root):
     return value
 
 
+def copied_refs(root):
+    """What the copy of index.json says, by name; None if there is no copy."""
+    try:
+        with open(os.path.join(root, ".layerstore/refs"), "rb") as file:
+            line, _, body = file.read().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    (heading,) = [*sealed_lines(line + b"\n")] or [None]
+    matched = re.fullmatch(r"refs blake3:[0-9a-f]{64} (\d+)", heading or "")
+    if not matched or int(matched[1]) != len(body):
+        raise Damage(".layerstore/refs: its first line is not that of what follows")
+    try:
+        return named(json.loads(body))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damage(f".layerstore/refs: {error}") from error
+
+
 def refs(root):
     """The descriptors in index.json that have a name, by name."""
+    return named(index(root))
+
+
+def named(value):
     found = {}
-    for descriptor in index(root)["manifests"]:
+    for descriptor in value["manifests"]:
         name = descriptor.get("annotations", {}).get(REF_NAME)
         if name is None:
             continue

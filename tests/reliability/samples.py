@@ -117,6 +117,11 @@ def write(path, data, mode):
     os.chmod(path, mode)
 
 
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def make_store(root):
     """An empty store, as docs/format.md has it."""
     for folder in ("", "blobs", "blobs/sha256", ".layerstore"):

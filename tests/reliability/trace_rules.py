@@ -43,7 +43,7 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|used)/", name.path):
+        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins|used)/", name.path):
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
@@ -66,7 +66,7 @@ def directories_last(trace):
     """A new directory's name is durable before anything in it is promised. What processes agree on
     about hosts is no promise, nor is what is derived from blobs."""
     for made in trace.of("mkdirat"):
-        if re.search(r"/\.layerstore/(hosts|outboard|suspect|used)(/|$)", made.path):
+        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins|used)(/|$)", made.path):
             continue
         if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
             yield f"the directory {made.path} was promised before its name was synced"
@@ -107,6 +107,15 @@ def index_is_durable(trace):
             yield "the command ended before the new index.json was durable"
 
 
+def copy_is_durable(trace):
+    """So is the copy of index.json, which stands in for it should it be lost."""
+    for name in trace.of(*NAMING):
+        private, last = os.path.split(name.path)
+        if last == "refs" and private.endswith("/.layerstore"):
+            if not trace.synced(private, name.end, trace.end):
+                yield "the command ended before the copy of index.json was durable"
+
+
 # --- By command -------------------------------------------------------------------------------
 
 
@@ -127,6 +136,29 @@ def store_is_whole(trace):
                 yield f"{made.path} was not durable before the file version"
     if not trace.synced(private, version.end, trace.end):
         yield "the command ended before the file version was durable"
+
+
+def found_is_durable(trace):
+    """Whoever makes something in a directory that was there makes the name of that durable: who made
+    it may not have come so far."""
+    made = next(trace.of("mkdirat"), None)
+    version = next((it for it in trace.of(*NAMING) if it.path.endswith("/version")), None)
+    if made is None or version is None:
+        yield "nothing was made"
+    elif not trace.synced(os.path.dirname(os.path.dirname(made.path)), 0, version.begin):
+        yield f"the name of {os.path.dirname(made.path)} was not durable before the file version"
+
+
+def folders_are_durable(trace):
+    """The names of the folders of blobs are durable before anything in them is promised."""
+    pins = [it for it in trace.of("write") if "/.layerstore/leases/" in it.path]
+    if not pins:
+        yield "nothing was pinned"
+        return
+    root = pins[0].path.split("/.layerstore/")[0]
+    for path in (root, f"{root}/blobs"):
+        if not trace.synced(path, pins[0].end, promise(trace, pins[0].end)):
+            yield f"what {path} names was not durable before it was relied on"
 
 
 def store_is_durable(trace):
@@ -226,8 +258,11 @@ def lasting_lease(trace):
         written = [it.end for it in trace.of("write", path=name.source)]
         if not trace.synced(name.source, max(written, default=-1), trace.end):
             yield "the lease was given out before its bytes were synced"
-        if not trace.synced(os.path.dirname(name.path), name.end, trace.end):
+        folder = os.path.dirname(name.path)
+        if not trace.synced(folder, name.end, trace.end):
             yield "the lease was given out before its name was synced"
+        if not trace.synced(os.path.dirname(folder), 0, trace.end):
+            yield "the lease was given out before the folder of leases was durable"
         return
     yield "no lease was made"
 
@@ -285,16 +320,18 @@ def commits_are_durable(trace):
 
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
+    copy_is_durable,
 )
 RULES = {
-    "init": (store_is_whole,),
+    "init": (store_is_whole, found_is_durable),
     "pull": (
-        store_is_durable, all_pinned_before_looked, found_blobs_promised, root_synced, index_synced,
+        store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised, root_synced,
+        index_synced,
     ),
-    "put": (store_is_durable, all_pinned_before_looked, found_blobs_promised),
-    "tag": (pinned_before_looked, found_blobs_promised, root_synced, index_synced),
+    "put": (store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised),
+    "tag": (folders_are_durable, pinned_before_looked, found_blobs_promised, root_synced, index_synced),
     "rm": (root_synced,),
-    "lease-add": (pinned_before_looked, found_blobs_promised, lasting_lease),
+    "lease-add": (folders_are_durable, pinned_before_looked, found_blobs_promised, lasting_lease),
     "lease-rm": (removed_lease,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),

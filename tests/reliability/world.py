@@ -37,6 +37,8 @@ class Scenario:
     parts: dict = field(default_factory=dict)
     extra: bool = False
     exists: bool = True
+    # Whether blobs and index.json are damaged beforehand, which the command is to mend.
+    damaged: bool = False
     # Exit codes of the same command after it was broken off: what it removes may be gone.
     again: tuple = (0,)
 
@@ -80,6 +82,14 @@ def scenarios(images):
             "gc", ["gc", "--grace", "0s"], "gc", {"grace": 0}, refs=both, parts=cut, extra=True
         ),
         Scenario("check", ["check", "--read-data"], "check", {}, refs=both, parts=cut, extra=True),
+        Scenario(
+            "repair",
+            ["check", "--repair", "--plain-http", "{host}"],
+            "check",
+            {},
+            refs=["base:v1", "app:v1"],
+            damaged=True,
+        ),
         Scenario(
             "lease add",
             ["lease", "add", digest("app:v2")],
@@ -137,6 +147,8 @@ class World:
         """Names of images and of the file that is put stand in braces."""
         if text == "{put}":
             return self.put
+        if text == "{host}":
+            return self.registry.host
         if text.startswith("{") and text.endswith("}"):
             return self.registry.name(text[1:-1])
         return text
@@ -168,6 +180,25 @@ class World:
                 samples.add_part(root, digest, there, ranges if len(ranges) > 1 else None)
             if it.extra:
                 self.prepare_extra(root, book)
+            if it.damaged:
+                self.damage(root)
+
+    def damage(self, root):
+        """A flipped byte in a large blob, a small one cut, one missing, and no index.json. The store has
+        the hashes of groups and the copy of index.json, which the command itself makes."""
+        command = [self.command, "--root", root, "-q", "check", "--repair"]
+        subprocess.run(command, check=True, capture_output=True, env=self.environment())
+        layers = json.loads(self.images.blobs[self.images.images["app:v1"]["digest"]])["layers"]
+        small, missing, large = (
+            os.path.join(root, "blobs", it["digest"].replace(":", "/")) for it in layers[1:4]
+        )
+        os.unlink(missing)
+        os.unlink(os.path.join(root, "index.json"))
+        for path, change in ((small, lambda data: data[:1000]), (large, flip)):
+            with open(path, "rb") as file:
+                data = file.read()
+            os.unlink(path)
+            samples.write(path, change(data), 0o444)
 
     def prepare_extra(self, root, book):
         """Leases, and what a collection has to remove."""
@@ -253,7 +284,8 @@ class World:
     def aftermath(self, it):
         """Everything that is wrong with the store now, and with what comes next: the same operation
         again, a pull, a collection. Nothing is repaired in between."""
-        problems = [f"at once: {text}" for text in self.check()]
+        # What is damaged is so until it is mended, and nothing of it is worse for what was broken off.
+        problems = [] if it.damaged else [f"at once: {text}" for text in self.check()]
         problems += self.repeat(it)
         if it.op != "pull":
             problems += self.pull("app:v1")
@@ -321,6 +353,14 @@ class World:
         with open(os.path.join(target, "problems"), "w", encoding="utf-8") as file:
             file.write(text)
         return target
+
+
+def flip(data):
+    """Wrong in two groups."""
+    bad = bytearray(data)
+    bad[70_000] ^= 1
+    bad[200_000] ^= 1
+    return bytes(bad)
 
 
 def said(done):

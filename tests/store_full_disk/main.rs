@@ -166,5 +166,5 @@ fn more_than_any_disk_holds_is_refused_before_a_byte_is_written() {
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(error.to_string().contains("are missing"), "{error}");
     assert!(part.is_empty());
-    assert!(store.usage().unwrap().parts.disk < 1 << 20);
+    assert!(store.usage().unwrap().kinds.parts.disk < 1 << 20);
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod df;
 mod gc;
 mod global;
 mod login;
@@ -17,6 +18,7 @@ use layerstore::{Digest, Reference};
 
 pub(crate) use check::Check;
 pub(crate) use config::Config;
+pub(crate) use df::Df;
 pub(crate) use gc::Gc;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
@@ -109,10 +111,11 @@ pub(crate) enum Command {
 
     /// Give an image a second name
     ///
-    /// A name that is in use is moved to the image. Prints the name and the digest.
+    /// A name that is in use is moved to the image. An image that has no name is named by its digest.
+    /// Prints the name and the digest.
     #[command(after_help = REF_HELP)]
     Tag {
-        /// The image
+        /// The image, or its digest
         #[arg(value_name = "SRC")]
         source: String,
         /// The new name; short forms are written out: base:1 becomes docker.io/library/base:1
@@ -181,15 +184,17 @@ pub(crate) enum Command {
 
     /// Show what the store takes on disk, by kind and by image
     ///
-    /// An image shares what another image has too; the rest is freed when its last name is removed.
-    Df,
+    /// An image shares what another image has too; the rest is freed when its last name is removed
+    /// and a collection has run. With -v, every blob too.
+    #[command(after_help = df::DF_HELP)]
+    Df(Df),
 
     /// Look for damage
     ///
     /// Whether everything that makes a store is there, and every blob that the images need, with its
     /// size; and whether the blobs are still what was stored, by the hashes of their 16 KiB groups.
-    /// Runs beside pulls and collections, and changes nothing. Damage is listed, and the exit code
-    /// is 3.
+    /// Runs beside pulls and collections, and changes nothing, but with --repair. Damage is listed, and
+    /// the exit code is 3 if any is left.
     #[command(after_help = check::CHECK_HELP)]
     Check(Check),
 

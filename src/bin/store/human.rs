@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use layerstore::Digest;
+use layerstore::{Digest, Role};
 
 /// Bytes with three or four digits and a binary unit: `29.3 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
@@ -47,6 +47,17 @@ pub(crate) fn short(digest: &Digest) -> String {
     let mut hex = digest.hex();
     hex.truncate(12);
     hex
+}
+
+/// What a blob is, in one word.
+pub(crate) fn role(role: Option<Role>) -> &'static str {
+    match role {
+        Some(Role::Index) => "index",
+        Some(Role::Manifest) => "manifest",
+        Some(Role::Config) => "config",
+        Some(Role::Layer) => "layer",
+        None => "blob",
+    }
 }
 
 /// `1 blob`, `2 blobs`.

@@ -3,6 +3,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::select::{Selection, select};
@@ -54,9 +55,16 @@ pub(super) fn read(
         total_bytes,
     };
     let read = std::thread::scope(|scope| {
-        for _ in 0..threads.map_or(1, NonZeroUsize::get) {
-            let sender = sender.clone();
-            scope.spawn(|| reader.work(&source, sender));
+        for n in 0..threads.map_or(1, NonZeroUsize::get) {
+            let to = sender.clone();
+            let started = thread::Builder::new().spawn_scoped(scope, || reader.work(&source, to));
+            // Where no more threads are to be had, fewer do, and at worst this one.
+            if started.is_err() {
+                if n == 0 {
+                    reader.work(&source, sender.clone());
+                }
+                break;
+            }
         }
         drop(sender);
         loop {
@@ -161,7 +169,8 @@ impl Reader<'_> {
              it brings it anew",
             place.map(|place| format!(", and wrong{place}")).unwrap_or_default()
         );
-        Ok(Outcome::Damaged(Finding { kind: DamageKind::WrongDigest, digest, message }))
+        let (kind, descriptor) = (DamageKind::WrongDigest, None);
+        Ok(Outcome::Damaged(Finding { kind, digest, message, descriptor }))
     }
 
     /// The first group that is not what its hashes say.

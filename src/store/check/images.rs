@@ -28,7 +28,8 @@ pub(super) fn follow(
         .filter(|damage| matches!(damage.kind, DamageKind::WrongDigest | DamageKind::Unreadable))
         .filter_map(|damage| {
             let digest = damage.digest?;
-            Some((digest, Finding { kind: damage.kind, digest, message: damage.message.clone() }))
+            let (kind, message) = (damage.kind, damage.message.clone());
+            Some((digest, Finding { kind, digest, message, descriptor: None }))
         })
         .collect();
     let mut suspects: Option<HashSet<Digest>> = None;
@@ -143,7 +144,8 @@ impl<'a> Walk<'a> {
         let digest = descriptor.digest;
         let broken = Below { present: true, whole: false, missing: Vec::new() };
         if let Some(found) = self.bad_bytes.get(&digest) {
-            self.damage.push(found.clone());
+            let descriptor = Some(Box::new(descriptor.clone()));
+            self.damage.push(Finding { descriptor, ..found.clone() });
             return broken;
         }
         let problem = match self.layout.blob_meta(&digest) {
@@ -155,12 +157,13 @@ impl<'a> Walk<'a> {
                 let size = descriptor.size;
                 let message =
                     format!("the {what} {digest} of {size} bytes is missing; pull the image again");
-                let found = Finding { kind: DamageKind::MissingBlob, digest, message };
+                let descriptor = Some(Box::new(descriptor.clone()));
+                let found = Finding { kind: DamageKind::MissingBlob, digest, message, descriptor };
                 return Below { present: false, whole: false, missing: vec![found] };
             }
             Ok(Some(meta)) if !meta.is_file => {
                 let message = "it is not a regular file; remove it and pull again".to_owned();
-                Some(Finding { kind: DamageKind::WrongType, digest, message })
+                Some(Finding { kind: DamageKind::WrongType, digest, message, descriptor: None })
             }
             Ok(Some(meta)) if meta.len != descriptor.size => {
                 let (len, size) = (meta.len, descriptor.size);
@@ -168,13 +171,14 @@ impl<'a> Walk<'a> {
                     "the {what} {digest} has {len} bytes, and its descriptor says {size}; pull the \
                      image again"
                 );
-                Some(Finding { kind: DamageKind::WrongSize, digest, message })
+                Some(Finding { kind: DamageKind::WrongSize, digest, message, descriptor: None })
             }
             Ok(Some(_)) => self.over_limit(descriptor, depth),
             Err(error) => Some(finding(digest, &error)),
         };
         if let Some(problem) = problem {
-            self.damage.push(problem);
+            let descriptor = Some(Box::new(descriptor.clone()));
+            self.damage.push(Finding { descriptor, ..problem });
             return broken;
         }
         match descriptor.media_type.kind() {
@@ -186,7 +190,8 @@ impl<'a> Walk<'a> {
         match read_document(self.layout, descriptor) {
             Ok(document) => self.children(digest, &document, depth),
             Err(error) => {
-                self.damage.push(finding(digest, &error));
+                let descriptor = Some(Box::new(descriptor.clone()));
+                self.damage.push(Finding { descriptor, ..finding(digest, &error) });
                 broken
             }
         }
@@ -200,7 +205,8 @@ impl<'a> Walk<'a> {
         } else {
             return None;
         };
-        Some(Finding { kind: DamageKind::BadDocument, digest: descriptor.digest, message })
+        let (kind, digest) = (DamageKind::BadDocument, descriptor.digest);
+        Some(Finding { kind, digest, message, descriptor: None })
     }
 
     fn children(&mut self, digest: Digest, document: &Document, depth: usize) -> Below {
@@ -240,7 +246,12 @@ impl<'a> Walk<'a> {
                 "the index {digest} is there, but none of its {count} manifests is; pull the image \
                  again"
             );
-            missing.push(Finding { kind: DamageKind::NoPlatform, digest, message });
+            missing.push(Finding {
+                kind: DamageKind::NoPlatform,
+                digest,
+                message,
+                descriptor: None,
+            });
         }
         Below { present: true, whole: any_whole, missing }
     }

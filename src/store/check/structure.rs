@@ -3,7 +3,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
 use crate::store::part_names::{self, PartNames};
-use crate::store::{collector, hosts, leases};
+use crate::store::{collector, hosts, leases, origins, refs, refs_copy};
 use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -13,8 +13,19 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
-    &["version", "reserve", "config.toml", "usage"],
-    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "used", "hosts"],
+    &["version", "reserve", refs_copy::NAME, "config.toml", "usage"],
+    &[
+        "locks",
+        "leases",
+        "parts",
+        "trash",
+        "quarantine",
+        "outboard",
+        "suspect",
+        "origins",
+        "used",
+        "hosts",
+    ],
 );
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.
@@ -27,10 +38,12 @@ pub(super) fn look(
     look.versions();
     look.known(&layout.root, "", IN_ROOT)?;
     look.known(&layout.private, ".layerstore/", PRIVATE)?;
+    look.refs_copy();
     look.locks()?;
     look.leases()?;
     look.parts()?;
     look.hosts()?;
+    look.origins()?;
     look.blobs()?;
     for name in layout.quarantine.names()? {
         name?;
@@ -84,6 +97,14 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    fn refs_copy(&mut self) {
+        if let Err(error) = refs_copy::read(self.layout, refs::MAX_INDEX) {
+            let path = format!(".layerstore/{}", refs_copy::NAME);
+            let message = format!("{error}; `store check --repair` copies it anew");
+            self.findings.add(DamageKind::RefsCopy, path, message);
+        }
     }
 
     fn locks(&mut self) -> Result<()> {
@@ -180,6 +201,23 @@ impl Look<'_> {
         Ok(())
     }
 
+    fn origins(&mut self) -> Result<()> {
+        let Some(dir) = self.layout.private.open_dir(origins::FOLDER).ok().flatten() else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let name = name?;
+            match dir.meta(&name)? {
+                Some(meta) if origins::is_name(&name) => {
+                    self.file(&format!(".layerstore/{}/{name}", origins::FOLDER), &meta);
+                }
+                Some(_) => self.unknown(&format!(".layerstore/{}/", origins::FOLDER), &name),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     fn blobs(&mut self) -> Result<()> {
         for name in self.layout.blobs.names()? {
             let name = name?;
@@ -267,5 +305,5 @@ impl Look<'_> {
 
 /// What an error at a blob says.
 pub(super) fn finding(digest: Digest, error: &Error) -> Finding {
-    Finding { kind: kind_of(error), digest, message: error.to_string() }
+    Finding { kind: kind_of(error), digest, message: error.to_string(), descriptor: None }
 }

@@ -77,14 +77,7 @@ impl Report for Stat {
     fn text(&self, out: &mut Output) -> Result<(), Failure> {
         out.field(0, "digest", self.digest)?;
         out.field(0, "size", format!("{} ({} bytes)", human::size(self.size), self.size))?;
-        let role = match self.role {
-            Some(Role::Index) => "index",
-            Some(Role::Manifest) => "manifest",
-            Some(Role::Config) => "config",
-            Some(Role::Layer) => "layer",
-            None => "of no image",
-        };
-        out.field(0, "role", role)?;
+        out.field(0, "role", self.role.map_or("of no image", |role| human::role(Some(role))))?;
         if let Some(media_type) = &self.media_type {
             out.field(0, "media type", media_type)?;
         }

@@ -2,7 +2,7 @@
 
 use layerstore::{BlobStore, CheckOptions, CheckReport, Damage};
 
-use super::Outcome;
+use super::{Outcome, repair};
 use crate::args::{Check, Progress};
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -10,13 +10,16 @@ use crate::output::{Output, Report};
 use crate::progress::CheckProgress;
 
 pub(super) fn run(store: &BlobStore, args: Check, progress: Progress, out: &mut Output) -> Outcome {
-    let Check { quick, read_data, since, subset, limit_rate } = args;
+    let Check { quick, read_data, since, subset, limit_rate, .. } = args;
     let threads = None;
     let options = CheckOptions { quick, read_data, since, subset, limit_rate, threads };
-    let mut progress = CheckProgress::new(progress, out.messages());
-    let report = store.check(&options, |step| progress.show(&step));
-    progress.end();
+    let mut bar = CheckProgress::new(progress, out.messages());
+    let report = store.check(&options, |step| bar.show(&step));
+    bar.end();
     let report = report?;
+    if args.repair {
+        return repair::run(store, &args, report, progress, out);
+    }
     out.report(&report)?;
     Ok(if report.is_sound() { Exit::Ok } else { Exit::Partial })
 }
@@ -58,7 +61,7 @@ impl Report for CheckReport {
     }
 }
 
-fn finding(kind: &str, damage: &Damage, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn finding(kind: &str, damage: &Damage, out: &mut Output) -> Result<(), Failure> {
     out.line(format!("{kind}: {}: {}", damage.path, damage.message))?;
     for name in &damage.refs {
         out.line(format!("  needed by {name}"))?;

@@ -13,6 +13,7 @@ mod lease;
 mod login;
 mod pin;
 mod pull;
+mod repair;
 mod rm;
 mod tag;
 mod tags;
@@ -52,7 +53,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
         Command::Gc(args) => gc::run(&place.open()?, &args, out),
-        Command::Df => df::run(&place.open()?, out),
+        Command::Df(args) => df::run(&place.open()?, &args, cli.global.verbose > 0, out),
         Command::Check(args) => check::run(&place.open()?, args, progress, out),
         Command::Config(args) => config::run(&place.open()?, &args, out),
         Command::Init => init::run(&place, out),

@@ -23,7 +23,7 @@ use crate::registries;
 
 /// How long threads that write to the disk, or wait for a lock, may take to end after a signal or an
 /// error. What they are cut off in is what a kill could cut them off in.
-const LAST_WRITES: Duration = Duration::from_millis(500);
+pub(super) const LAST_WRITES: Duration = Duration::from_millis(500);
 
 pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Output) -> Outcome {
     let settings = registries::settings(args.ca_file.as_deref())?;

@@ -28,11 +28,16 @@ pub(super) fn run(place: &Place, source: &str, name: &Reference, out: &mut Outpu
         )));
     }
     let store = place.open()?;
+    let name = name.to_string();
+    let lease = store.lease("store tag")?;
+    if let Ok(digest) = source.parse::<Digest>() {
+        store.tag_digest(&lease, &digest, &name)?;
+        out.report(&Tag { name, digest, source: source.to_owned() })?;
+        return Ok(Exit::Ok);
+    }
     let source = names::find(&store, source)?
         .name
         .ok_or_else(|| Error::RefNotFound { name: source.to_owned() })?;
-    let name = name.to_string();
-    let lease = store.lease("store tag")?;
     let digest = store.tag(&lease, &source, &name)?.digest;
     out.report(&Tag { name, digest, source })?;
     Ok(Exit::Ok)

@@ -3,7 +3,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use layerstore::Reference;
 use layerstore::fetch::{Event, Observer};
 
 use super::Mode;
@@ -56,7 +55,7 @@ impl PullProgress {
     }
 
     /// Who tells of the pull of `image`.
-    pub(crate) fn observer(&self, image: &Reference) -> Observer {
+    pub(crate) fn observer(&self, image: impl ToString) -> Observer {
         let image: Arc<str> = image.to_string().into();
         let (steps, waiting) = (self.steps.clone(), self.waiting.clone());
         Observer::new(move |event| {

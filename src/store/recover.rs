@@ -1,0 +1,212 @@
+//! Rebuilding `index.json` when it is lost or broken.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::blob::Blob;
+use super::index_file::IndexFile;
+use super::layout::Layout;
+use super::refs;
+use super::refs_copy::{self, RefsCopy};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Algorithm, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
+use crate::sys;
+
+/// What a rebuilt `index.json` calls images whose names are lost, with the first 64 digits of the
+/// digest as the tag: a name keeps them from the collector, and can be moved and removed like any.
+const RECOVERED: &str = "localhost/recovered";
+/// What the names begin with under which `index.json` is kept, as it was found, in `quarantine/`.
+const BROKEN: &str = "index.json-";
+
+/// What became of the refs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RefsRepair {
+    /// Whether `index.json` was rebuilt, or entries of it were.
+    pub rebuilt: bool,
+    /// Whether the names came from the copy that is kept of it. Without it they are lost.
+    pub from_copy: bool,
+    /// The names that were restored.
+    pub restored: Vec<String>,
+    /// The manifests and indexes that no name leads to, if `index.json` was rebuilt.
+    pub unnamed: Vec<Unnamed>,
+    /// Names that the copy has, and `index.json` has not: another tool has removed them, or has
+    /// written `index.json` at the same moment as somebody else. They are not restored.
+    pub missing: Vec<MissingName>,
+}
+
+/// A manifest or an index to which nothing leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Unnamed {
+    /// The blob.
+    pub digest: Digest,
+    /// Whether all that it is made of is there, of an index for one platform at least.
+    pub whole: bool,
+    /// The name that keeps it from the collector, if it got one.
+    pub name: Option<String>,
+    /// The repositories that it was pulled from.
+    pub origins: Vec<String>,
+}
+
+/// A name that `index.json` had when it was last copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct MissingName {
+    /// The name.
+    pub name: String,
+    /// What it stood for.
+    pub digest: Digest,
+}
+
+/// Rebuilds `index.json` if it is lost or broken, from its copy; and else only the copy, if need be.
+///
+/// Without a copy the names are lost: then everything that can be an image gets a name that says so,
+/// for a store without names would have all of it collected. What is found broken is kept in
+/// `quarantine/`.
+pub(crate) fn recover(layout: &Layout) -> Result<RefsRepair> {
+    let lock = refs::lock(layout)?;
+    let copy = refs_copy::read(layout, refs::MAX_INDEX);
+    let repair = match refs::read_index(layout) {
+        Ok((bytes, index)) => mend(layout, &bytes, index, copy.ok().flatten())?,
+        Err(error) if is_damage(&error) => rebuild(layout, copy.ok().flatten())?,
+        Err(error) => return Err(error),
+    };
+    refs::settle(layout)?;
+    drop(lock);
+    Ok(repair)
+}
+
+/// Whether it is what lies there that is wrong, and not that this process may not read it.
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Damaged { .. } | Error::TooLarge { .. } => true,
+        // A symbolic link in its place, or bytes that the disk does not give back.
+        Error::Io { source, .. } => sys::is_link(source) || sys::is_bad_disk(source),
+        _ => false,
+    }
+}
+
+/// Puts the copy's entries in the place of those that make no sense any more. Other tools may
+/// have changed all others, and their changes stay.
+fn mend(
+    layout: &Layout,
+    bytes: &[u8],
+    mut index: IndexFile,
+    copy: Option<(Vec<u8>, IndexFile)>,
+) -> Result<RefsRepair> {
+    let mut repair = RefsRepair::default();
+    if let Some((_, copy)) = &copy {
+        for entry in copy.known_refs() {
+            let Some(name) = entry.name else {
+                continue;
+            };
+            match (index.find(&name), index.has(&name)) {
+                (Some(_), _) => {}
+                (None, true) => {
+                    index.set(&name, &entry.descriptor);
+                    repair.restored.push(name);
+                }
+                (None, false) => {
+                    repair.missing.push(MissingName { name, digest: entry.descriptor.digest });
+                }
+            }
+        }
+    }
+    repair.rebuilt = !repair.restored.is_empty();
+    repair.from_copy = repair.rebuilt;
+    match repair.rebuilt {
+        true => refs::write(layout, &index.to_bytes())?,
+        // Also where only the first line of the copy is good.
+        false if copy.is_none_or(|(copied, _)| copied != bytes) => {
+            RefsCopy::write(layout, bytes)?.put(layout)?;
+        }
+        false => {}
+    }
+    Ok(repair)
+}
+
+fn rebuild(layout: &Layout, copy: Option<(Vec<u8>, IndexFile)>) -> Result<RefsRepair> {
+    let mut repair = RefsRepair { rebuilt: true, from_copy: copy.is_some(), ..Default::default() };
+    let (mut bytes, mut index) = copy.unwrap_or_default();
+    repair.restored = index.known_refs().into_iter().filter_map(|entry| entry.name).collect();
+    let named: HashSet<Digest> =
+        index.known_refs().into_iter().map(|entry| entry.descriptor.digest).collect();
+    for target in roots(layout)?.into_iter().filter(|target| !named.contains(&target.digest)) {
+        let whole = super::closure::whole(layout, &target.digest).is_ok();
+        let name = (!repair.from_copy).then(|| recovered_name(&target.digest));
+        if let Some(name) = &name {
+            index.set(name, &target);
+        }
+        let digest = target.digest;
+        repair.unnamed.push(Unnamed { digest, whole, name, origins: Vec::new() });
+    }
+    if !repair.from_copy {
+        bytes = index.to_bytes();
+    }
+    // Until the new one has its place there is none, which is what there was before.
+    if layout.root.meta("index.json")?.is_some() {
+        let random = sys::random_name().context("keep", layout.root.path_of("index.json"))?;
+        layout.root.rename("index.json", &layout.quarantine, &format!("{BROKEN}{random}"))?;
+    }
+    refs::write(layout, &bytes)?;
+    let wanted = repair.unnamed.iter().map(|it| it.digest).collect();
+    let mut origins = super::origins::of(layout, &wanted)?;
+    for it in &mut repair.unnamed {
+        let found = origins.remove(&it.digest).unwrap_or_default();
+        it.origins = found.iter().map(super::origins::repository_of).collect();
+    }
+    Ok(repair)
+}
+
+fn recovered_name(digest: &Digest) -> String {
+    let mut tag = digest.hex();
+    tag.truncate(64);
+    format!("{RECOVERED}:{tag}")
+}
+
+/// The documents to which no other leads. Those about another are none: they stay with it.
+fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
+    let (mut found, mut children) = (Vec::new(), HashSet::new());
+    for algorithm in Algorithm::ALL {
+        let Some(dir) = layout.algorithm(algorithm)? else {
+            continue;
+        };
+        for name in dir.names()? {
+            let Ok(digest) = Digest::from_hex(algorithm, &name?) else {
+                continue;
+            };
+            let Some((descriptor, document)) = document(layout, &digest) else {
+                continue;
+            };
+            children.extend(document.children().map(|child| child.digest));
+            if document.subject().is_none() {
+                found.push(descriptor);
+            }
+        }
+    }
+    found.retain(|it| !children.contains(&it.digest));
+    found.sort_by_key(|it| it.digest);
+    Ok(found)
+}
+
+/// A blob that is a document. What cannot be read is none that a name could be given to.
+pub(super) fn document(layout: &Layout, digest: &Digest) -> Option<(Descriptor, Document)> {
+    let blob = Blob::open(layout, digest).ok()?;
+    let size = blob.len();
+    // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
+    let begins = || Some(b"{ \t\r\n".contains(&blob.first_byte_unverified().ok()??));
+    if size > MAX_DOCUMENT_SIZE || !begins()? {
+        return None;
+    }
+    let document = Document::sniff(&blob.read_small(size).ok()?)?;
+    let media_type = match &document {
+        Document::Index(index) => index.media_type.clone(),
+        Document::Manifest(manifest) => manifest.media_type.clone(),
+    };
+    Some((Descriptor::new(media_type, *digest, size), document))
+}
