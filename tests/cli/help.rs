@@ -36,7 +36,7 @@ fn every_command_explains_itself() {
         (&["df"], &["by kind and by image", "--html"]),
         (
             &["check"],
-            &["--quick", "--read-data", "--subset <PERCENT>", "--since", "exit code is 3"],
+            &["--quick", "--read-data", "--subset <PERCENT>", "--since", "is 3 if any is left"],
         ),
         (&["config"], &["--unset <KEY>", "max-used-space", "config.toml"]),
         (&["init"], &["another tool"]),
