@@ -1,5 +1,6 @@
 //! The bytes of one blob, over one connection or several, into its part.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -7,24 +8,22 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::sync::SemaphorePermit;
 
 use super::pace::Pace;
 use super::progress::Event;
 use super::pull::Pull;
-use super::task::broken_task;
 use super::traffic::Permit;
 use super::work::Work;
+use super::writer::Inlet;
 use super::{BlobBody, ByteRange, retry};
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
-use crate::store::{Part, Pulse, Version};
+use crate::store::{Part, Pulse};
 
-/// Bytes are handed to the writing thread in batches of about this size.
-const BATCH: usize = 256 * 1024;
-/// How many batches may be under way to the writing thread. With what each connection gathers, it
-/// bounds the memory of a download.
-const BATCHES: usize = 8;
+/// Bytes are handed to the writing thread in batches of about this size: two reads of a fast
+/// connection, for whom handing over takes longer than reading.
+const BATCH: usize = 512 * 1024;
 /// A connection that broke after this many bytes was good for something: it does not count against
 /// the retries of its blob.
 const WORTHWHILE: u64 = 1024 * 1024;
@@ -33,8 +32,6 @@ const TICK: Duration = Duration::from_millis(50);
 /// Of a blob of at least this size it is written down which version came: a smaller one is as soon
 /// begun anew.
 const NOTED: u64 = 1024 * 1024;
-/// The writing thread hashes this much of what lies behind before it writes the next batch.
-const CATCH_UP: u64 = 1024 * 1024;
 /// How often a holder that waits says so, and for how long at most: longer than a server may ask for.
 const BEAT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
@@ -51,58 +48,30 @@ pub(super) async fn complete(
     part: Part,
     whole: bool,
 ) -> Result<(Part, Result<()>)> {
-    let (batches, queue) = mpsc::channel(BATCHES);
-    let pulse = part.pulse();
+    let (pulse, before) = (part.pulse(), part.len());
+    let work = Mutex::new(Work::new(blob.size, part.missing()));
+    // Should this future be dropped, the thread writes what it was given and lets the part go.
+    let (inlet, outlet) = pull.writers().begin(part);
     let download = Download {
         pull,
         pulse,
         blob,
-        before: part.len(),
+        before,
         received: AtomicU64::new(0),
-        work: Mutex::new(Work::new(blob.size, part.missing())),
+        work,
         flowing: AtomicUsize::new(0),
         gave_way: AtomicBool::new(false),
         company: Mutex::default(),
-        batches,
+        inlet,
     };
     if whole {
         download.work().only_whole();
     }
-    // Should this future be dropped, the thread writes what it was given and lets the part go.
-    let writer = tokio::task::spawn_blocking(move || write(part, queue));
     let fetched = download.run().await;
     drop(download);
-    let (part, written) = writer.await.map_err(broken_task)?;
-    // If the thread failed, the connections only stopped because of that.
+    let (part, written) = outlet.part().await?;
+    // If writing failed, the connections only stopped because of that.
     Ok((part, written.and(fetched)))
-}
-
-/// Bytes and their place in the blob, or the version of the blob that they are of.
-enum Batch {
-    Bytes { offset: u64, chunks: Vec<Bytes> },
-    Version(Version),
-}
-
-fn write(mut part: Part, mut queue: mpsc::Receiver<Batch>) -> (Part, Result<()>) {
-    let mut write = || {
-        while let Some(batch) = queue.blocking_recv() {
-            let (mut offset, chunks) = match batch {
-                Batch::Bytes { offset, chunks } => (offset, chunks),
-                Batch::Version(version) => {
-                    part.note_version(&version)?;
-                    continue;
-                }
-            };
-            for chunk in chunks {
-                part.write_at(offset, &chunk)?;
-                offset += chunk.len() as u64;
-            }
-            part.catch_up(CATCH_UP)?;
-        }
-        Ok(())
-    };
-    let written = write();
-    (part, written)
 }
 
 struct Download<'a> {
@@ -120,7 +89,7 @@ struct Download<'a> {
     gave_way: AtomicBool,
     /// A connection to whoever sends the bytes.
     company: Mutex<Option<Weak<Permit>>>,
-    batches: mpsc::Sender<Batch>,
+    inlet: Inlet,
 }
 
 impl Download<'_> {
@@ -151,6 +120,9 @@ impl Download<'_> {
                     let received = self.received.load(Ordering::Relaxed);
                     if self.gave_way.swap(false, Ordering::Relaxed) {
                         pace.gave_way(Instant::now());
+                    }
+                    if self.inlet.is_full() {
+                        pace.held_up();
                     }
                     let more = pace.more(Instant::now(), received, workers.len(), flowing);
                     for _ in 0..more {
@@ -216,7 +188,7 @@ impl Download<'_> {
     }
 
     fn take(&self, id: usize) -> bool {
-        !self.batches.is_closed() && self.work().take(id).is_some()
+        self.inlet.is_open() && self.work().take(id).is_some()
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -270,8 +242,7 @@ impl Download<'_> {
     async fn receive(&self, id: usize, body: BlobBody) -> Result<End> {
         let BlobBody { start, mut stream, version, connection, resumable, .. } = body;
         if let Some(version) = version.filter(|_| self.blob.size >= NOTED) {
-            // That the writing thread has ended is seen with the first bytes.
-            let _ = self.batches.send(Batch::Version(version)).await;
+            self.inlet.version(version);
         }
         let mut batch = Gather::at(start);
         let mut flow = Flow { flowing: &self.flowing, flows: false };
@@ -326,7 +297,7 @@ impl Download<'_> {
         if len == 0 {
             return true;
         }
-        if self.batches.send(Batch::Bytes { offset, chunks }).await.is_err() {
+        if !self.inlet.bytes(offset, chunks).await {
             return false;
         }
         self.work().advance(id, end);
@@ -382,25 +353,25 @@ impl Drop for Flow<'_> {
 /// Chunks as they come, until there are enough for the writing thread.
 struct Gather {
     offset: u64,
-    chunks: Vec<Bytes>,
+    chunks: VecDeque<Bytes>,
     len: usize,
 }
 
 impl Gather {
     fn at(offset: u64) -> Gather {
-        Gather { offset, chunks: Vec::new(), len: 0 }
+        Gather { offset, chunks: VecDeque::new(), len: 0 }
     }
 
     fn push(&mut self, chunk: Bytes) {
         self.len += chunk.len();
-        self.chunks.push(chunk);
+        self.chunks.push_back(chunk);
     }
 
     fn end(&self) -> u64 {
         self.offset + self.len as u64
     }
 
-    fn take(&mut self) -> (Vec<Bytes>, usize) {
+    fn take(&mut self) -> (VecDeque<Bytes>, usize) {
         let len = std::mem::take(&mut self.len);
         self.offset += len as u64;
         (std::mem::take(&mut self.chunks), len)

@@ -53,6 +53,7 @@ mod transfer;
 mod transport;
 mod way;
 mod work;
+mod writer;
 
 pub use auth::{Anonymous, AuthProvider, Credentials, Secret, StaticCredentials};
 pub use auth_files::{AuthFiles, Keeper, LoginKey};

@@ -70,6 +70,11 @@ impl Pace {
         active
     }
 
+    /// The bytes waited to be written: their rate says nothing about the server.
+    pub(super) fn held_up(&mut self) {
+        self.since = None;
+    }
+
     /// One was given up for somebody else: what was learnt of more of them is no longer true.
     pub(super) fn gave_way(&mut self, now: Instant) {
         *self = Pace { modest: Some(now + MODESTY), ..Pace::new() };

@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::pace::RateLimit;
 use super::progress::{Event, Observer};
+use super::writer::Writers;
 use super::{RegistryPull, RetryBudget, RetryPolicy};
 use crate::oci::{MediaType, PlatformChoice, Reference};
 use crate::store::{BlobStore, Lease};
@@ -66,6 +67,7 @@ pub(super) struct Pull<'a> {
     budget: RetryBudget,
     connections: Semaphore,
     rate: Option<RateLimit>,
+    writers: Writers,
 }
 
 impl Pull<'_> {
@@ -83,6 +85,7 @@ impl Pull<'_> {
             budget: RetryBudget::new(options.retry.clone()),
             connections: Semaphore::new(options.connections),
             rate: options.rate.map(RateLimit::new),
+            writers: Writers::default(),
         }
     }
 
@@ -124,6 +127,10 @@ impl Pull<'_> {
 
     pub(super) fn budget(&self) -> &RetryBudget {
         &self.budget
+    }
+
+    pub(super) fn writers(&self) -> &Writers {
+        &self.writers
     }
 
     /// Waits for one of the pull's connections.

@@ -10,7 +10,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// A panic goes on in the task that waited for it; the only other cause is a runtime that ends.
-pub(super) fn broken_task(error: tokio::task::JoinError) -> Error {
+fn broken_task(error: tokio::task::JoinError) -> Error {
     match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(error) => Error::Io {

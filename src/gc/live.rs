@@ -17,16 +17,20 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn insert(&mut self, digest: &Digest) {
-        if self.contains(digest) {
-            return;
+        let prefix = prefix(digest);
+        let is_new = self.sorted.binary_search(&prefix).is_err() && self.recent.insert(prefix);
+        if is_new && self.recent.len() >= RECENT.max(self.sorted.len() / 8) {
+            self.settle();
         }
-        self.recent.insert(prefix(digest));
-        if self.recent.len() >= RECENT.max(self.sorted.len() / 8) {
-            // Exactly: a vector that doubles would take twice the memory that is said above.
-            self.sorted.reserve_exact(self.recent.len());
-            self.sorted.extend(self.recent.drain());
-            self.sorted.sort_unstable();
-        }
+    }
+
+    /// Sorts everything in: from now on more is asked than inserted, and what is sorted is found
+    /// faster.
+    pub(super) fn settle(&mut self) {
+        // Exactly: a vector that doubles would take twice the memory that is said above.
+        self.sorted.reserve_exact(self.recent.len());
+        self.sorted.extend(self.recent.drain());
+        self.sorted.sort_unstable();
     }
 
     pub(super) fn contains(&self, digest: &Digest) -> bool {

@@ -1,10 +1,15 @@
 use std::collections::{HashMap, HashSet};
 
 use super::live::Live;
+use super::threads;
 use crate::error::{Error, Result};
-use crate::oci::{BlobKind, Digest, Document, MAX_DOCUMENT_SIZE, MediaType};
+use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE, MediaType};
 use crate::store::leases::Pin;
 use crate::store::{Blob, BlobStore, Ref};
+
+/// How many targets of refs are read at a time, by all threads together: what they are made of is
+/// in memory until it is marked.
+const AT_ONCE: usize = 128;
 
 /// What keeps a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,24 +88,41 @@ impl<'a> Marker<'a> {
         self.about.get(subject).map_or(&[], |all| all)
     }
 
-    /// Marks what a ref leads to. Its target has to be there: a ref that leads nowhere is damage,
+    /// Marks what refs lead to. Their targets have to be there: a ref that leads nowhere is damage,
     /// and what it led to is unknown.
-    pub(super) fn mark_ref(&mut self, root: &Ref) -> Result<()> {
-        let Ref { name, descriptor } = root;
-        let digest = descriptor.digest;
-        let step = Step { digest, reading: Reading::of(&descriptor.media_type, Reading::Root) };
-        let there = match self.store.layout().blob_meta(&digest) {
-            Ok(None) => Err(Error::BlobNotFound { digest }),
-            // Something other than a file is met when it is read.
-            looked_at => looked_at.map(drop),
-        };
-        there.and_then(|()| self.mark(Keeper::Ref, step)).map_err(|source| {
-            let root = match name {
-                Some(name) => format!("the ref {name:?}"),
-                None => format!("the unnamed ref to {digest}"),
-            };
-            Error::UnreadableRoot { root, source: Box::new(source) }
-        })
+    ///
+    /// The targets are read and parsed on a few threads, which is most of the work of marking.
+    pub(super) fn mark_refs(&mut self, roots: &[Ref]) -> Result<()> {
+        for roots in roots.chunks(AT_ONCE) {
+            let this = &*self;
+            let read = threads::map(roots, |root| this.read_root(root));
+            for (root, children) in roots.iter().zip(read) {
+                let Ref { name, descriptor } = root;
+                let digest = descriptor.digest;
+                let mut work = Vec::new();
+                let found = children.map(|read| self.enter(Keeper::Ref, digest, read, &mut work));
+                found.and_then(|()| self.mark(Keeper::Ref, work)).map_err(|source| {
+                    let root = match name {
+                        Some(name) => format!("the ref {name:?}"),
+                        None => format!("the unnamed ref to {digest}"),
+                    };
+                    Error::UnreadableRoot { root, source: Box::new(source) }
+                })?;
+            }
+        }
+        self.by_refs.live.settle();
+        Ok(())
+    }
+
+    fn read_root(&self, root: &Ref) -> Result<Content> {
+        let Descriptor { digest, media_type, .. } = &root.descriptor;
+        if self.by_refs.documents.contains(digest) {
+            return Ok(Content::Leaf);
+        }
+        match self.read(digest, &Reading::of(media_type, Reading::Root))? {
+            Content::Absent => Err(Error::BlobNotFound { digest: *digest }),
+            content => Ok(content),
+        }
     }
 
     /// Marks what a lease pins, which need not be there.
@@ -109,7 +131,7 @@ impl<'a> Marker<'a> {
             Pin::Blob(digest) => (digest, Reading::Leaf),
             Pin::Tree(digest) => (digest, Reading::Unknown),
         };
-        self.mark(Keeper::Lease, Step { digest, reading }).map_err(|source| {
+        self.mark(Keeper::Lease, vec![Step { digest, reading }]).map_err(|source| {
             let root = match self.lease_that_pins(&digest) {
                 Some(id) => format!("{digest}, which the lease {id} pins,"),
                 None => format!("{digest}, which a lease pins,"),
@@ -126,44 +148,40 @@ impl<'a> Marker<'a> {
                 self.referrers.entry(subject).or_default().push(digest);
                 Ok(())
             }
-            Some(keeper) => {
-                self.mark(keeper, Step { digest, reading: Reading::Unknown }).map_err(|source| {
-                    Error::UnreadableRoot {
-                        root: format!("{digest}, which refers to {subject},"),
-                        source: Box::new(source),
-                    }
-                })
-            }
+            Some(keeper) => self.mark(keeper, vec![Step::unknown(digest)]).map_err(|source| {
+                Error::UnreadableRoot {
+                    root: format!("{digest}, which refers to {subject},"),
+                    source: Box::new(source),
+                }
+            }),
         }
     }
 
-    /// Marks a blob, what it is made of and what refers to any of these.
+    /// Marks blobs, what they are made of and what refers to any of these.
     ///
     /// A worklist and not recursion, so that no nesting, however deep, is a reason to give up:
     /// every document is read once at most, and there are only as many as the store holds.
-    fn mark(&mut self, keeper: Keeper, root: Step) -> Result<()> {
-        let mut work = vec![root];
+    fn mark(&mut self, keeper: Keeper, mut work: Vec<Step>) -> Result<()> {
         while let Some(Step { digest, reading }) = work.pop() {
-            self.marked(keeper).live.insert(&digest);
-            let referrers = self.referrers.remove(&digest).unwrap_or_default();
-            work.extend(referrers.into_iter().map(Step::unknown));
-            if matches!(reading, Reading::Leaf) || self.is_followed(keeper, &digest) {
-                continue;
-            }
-            let Some(document) = self.read(&digest, &reading)? else {
-                continue;
+            let content = match self.is_followed(keeper, &digest) {
+                true => Content::Leaf,
+                false => self.read(&digest, &reading)?,
             };
-            self.marked(keeper).documents.insert(digest);
-            let is_index = matches!(document, Document::Index(_));
-            work.extend(document.children().map(|child| Step {
-                digest: child.digest,
-                reading: match is_index {
-                    true => Reading::of(&child.media_type, Reading::Child),
-                    false => Reading::Leaf,
-                },
-            }));
+            self.enter(keeper, digest, content, &mut work);
         }
         Ok(())
+    }
+
+    /// Marks one blob; what it leads to is added to the work.
+    fn enter(&mut self, keeper: Keeper, digest: Digest, content: Content, work: &mut Vec<Step>) {
+        let marked = self.marked(keeper);
+        marked.live.insert(&digest);
+        if let Content::Parent(children) = content {
+            marked.documents.insert(digest);
+            work.extend(children);
+        }
+        let referrers = self.referrers.remove(&digest).unwrap_or_default();
+        work.extend(referrers.into_iter().map(Step::unknown));
     }
 
     fn marked(&mut self, keeper: Keeper) -> &mut Marked {
@@ -179,33 +197,35 @@ impl<'a> Marker<'a> {
             || keeper == Keeper::Lease && self.by_leases.documents.contains(digest)
     }
 
-    /// Reads a document, its digest verified; `None` if it is absent, as a platform that was not
-    /// pulled is, or if it is a blob of another kind.
+    /// Reads a document, its digest verified. It may be absent, as a platform that was not pulled
+    /// is, or turn out to be a blob of another kind.
     ///
     /// What a ref calls an index or a manifest and cannot be read as one is an error, also where the
     /// bytes are those of the digest: another program may know what it is made of. An index, which
     /// anybody may have written, is not trusted to stop every collection so: its child is then
     /// what it looks like.
-    fn read(&self, digest: &Digest, reading: &Reading) -> Result<Option<Document>> {
+    fn read(&self, digest: &Digest, reading: &Reading) -> Result<Content> {
+        if matches!(reading, Reading::Leaf) {
+            return Ok(Content::Leaf);
+        }
         let blob = match Blob::open(self.store.layout(), digest) {
-            Err(Error::BlobNotFound { .. }) => return Ok(None),
+            Err(Error::BlobNotFound { .. }) => return Ok(Content::Absent),
             opened => opened?,
         };
         let size = blob.len();
-        match reading {
-            Reading::Leaf => Ok(None),
-            Reading::Unknown if size > MAX_DOCUMENT_SIZE => Ok(None),
-            Reading::Unknown => Ok(Document::sniff(&blob.read_small(size)?)),
+        let document = match reading {
             Reading::Root(media_type) => {
                 let parsed = Document::parse(&blob.read_small(size)?, media_type);
-                parsed.map(Some).map_err(|error| error.of_document(digest))
+                Some(parsed.map_err(|error| error.of_document(digest))?)
             }
-            Reading::Child(_) if size > MAX_DOCUMENT_SIZE => Ok(None),
+            _ if size > MAX_DOCUMENT_SIZE => None,
             Reading::Child(media_type) => {
                 let bytes = blob.read_small(size)?;
-                Ok(Document::parse(&bytes, media_type).ok().or_else(|| Document::sniff(&bytes)))
+                Document::parse(&bytes, media_type).ok().or_else(|| Document::sniff(&bytes))
             }
-        }
+            Reading::Unknown | Reading::Leaf => Document::sniff(&blob.read_small(size)?),
+        };
+        Ok(document.as_ref().map_or(Content::Leaf, |it| Content::Parent(Step::below(it))))
     }
 
     /// Which lease an error is about. Only asked when there is one, so it may take its time.
@@ -215,7 +235,28 @@ impl<'a> Marker<'a> {
     }
 }
 
+/// What a blob turned out to be.
+enum Content {
+    Absent,
+    /// Nothing is below it, or that is marked already.
+    Leaf,
+    /// These are below it.
+    Parent(Vec<Step>),
+}
+
 impl Step {
+    fn below(document: &Document) -> Vec<Step> {
+        let is_index = matches!(document, Document::Index(_));
+        let step = |child: &Descriptor| Step {
+            digest: child.digest,
+            reading: match is_index {
+                true => Reading::of(&child.media_type, Reading::Child),
+                false => Reading::Leaf,
+            },
+        };
+        document.children().map(step).collect()
+    }
+
     fn unknown(digest: Digest) -> Step {
         Step { digest, reading: Reading::Unknown }
     }

@@ -233,7 +233,7 @@ impl Cycle<'_> {
         if !self.options.dry_run {
             refs::renew_copy(self.layout);
         }
-        refs.iter().try_for_each(|root| self.marker.mark_ref(root))
+        self.marker.mark_refs(&refs)
     }
 
     /// Marks what was pinned since this was called last.

@@ -6,7 +6,7 @@ use super::{Cycle, stock, threads};
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
 use crate::store::{Layout, collector, gate};
-use crate::sys::Dir;
+use crate::sys::{Dir, Meta};
 
 /// How many candidates are gathered before the gate is shut for them. It is shut again for what is
 /// left of them when `SHUT` is over.
@@ -42,40 +42,59 @@ impl Cycle<'_> {
                 continue;
             };
             let mut batch = Vec::with_capacity(BATCH);
-            for name in dir.names()? {
-                let name = name?;
-                let Some(meta) = dir.meta(&name)?.filter(|meta| meta.is_file) else {
-                    continue;
-                };
-                let Ok(digest) = Digest::from_hex(algorithm, &name) else {
-                    if collector::is_temporary(&name) && self.is_older(meta.modified, TEMPORARY) {
-                        self.report.temporaries_removed += 1;
-                        self.unlink(dir, &name)?;
-                    }
-                    continue;
-                };
-                match self.marker.keeper(&digest) {
-                    Some(Keeper::Ref) => {
-                        self.report.live += 1;
-                        self.report.live_bytes += meta.len;
-                    }
-                    Some(Keeper::Lease) => self.report.kept_leased += 1,
-                    None if self.is_older(meta.modified, self.options.grace)
-                        || self.dropped.contains(&digest) =>
-                    {
-                        let (found, size) = ((meta.id, meta.modified), meta.len);
-                        batch.push(Candidate { digest, size, disk: meta.disk, found });
-                    }
-                    None => {
-                        self.report.kept_young += 1;
-                        self.young_disk.set(self.young_disk.get().saturating_add(meta.disk));
-                    }
+            let mut names = dir.names()?;
+            loop {
+                let some = names.by_ref().take(BATCH).collect::<Result<Vec<_>>>()?;
+                if some.is_empty() {
+                    break;
                 }
-                if batch.len() == BATCH {
-                    self.remove(&mut batch)?;
-                }
+                let metas = threads::map(&some, |name| dir.meta(name));
+                self.sort_out(algorithm, dir, some.iter().zip(metas), &mut batch)?;
             }
             self.remove(&mut batch)?;
+        }
+        Ok(())
+    }
+
+    /// Counts what stays, and removes what does not.
+    fn sort_out<'a>(
+        &mut self,
+        algorithm: Algorithm,
+        dir: &Dir,
+        found: impl Iterator<Item = (&'a String, Result<Option<Meta>>)>,
+        batch: &mut Vec<Candidate>,
+    ) -> Result<()> {
+        for (name, meta) in found {
+            let Some(meta) = meta?.filter(|meta| meta.is_file) else {
+                continue;
+            };
+            let Ok(digest) = Digest::from_hex(algorithm, name) else {
+                if collector::is_temporary(name) && self.is_older(meta.modified, TEMPORARY) {
+                    self.report.temporaries_removed += 1;
+                    self.unlink(dir, name)?;
+                }
+                continue;
+            };
+            match self.marker.keeper(&digest) {
+                Some(Keeper::Ref) => {
+                    self.report.live += 1;
+                    self.report.live_bytes += meta.len;
+                }
+                Some(Keeper::Lease) => self.report.kept_leased += 1,
+                None if self.is_older(meta.modified, self.options.grace)
+                    || self.dropped.contains(&digest) =>
+                {
+                    let (found, size) = ((meta.id, meta.modified), meta.len);
+                    batch.push(Candidate { digest, size, disk: meta.disk, found });
+                }
+                None => {
+                    self.report.kept_young += 1;
+                    self.young_disk.set(self.young_disk.get().saturating_add(meta.disk));
+                }
+            }
+            if batch.len() == BATCH {
+                self.remove(batch)?;
+            }
         }
         Ok(())
     }

@@ -137,7 +137,7 @@ impl Digest {
         Ok(Digest { algorithm, bytes })
     }
 
-    fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Digest {
+    pub(crate) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Digest {
         let mut bytes = [0; 64];
         bytes[..hash.len()].copy_from_slice(hash);
         Digest { algorithm, bytes }

@@ -37,6 +37,11 @@ pub struct Node {
 
 /// All blobs that a root leads to, each once: the root first, every parent before its children.
 pub(crate) fn closure(layout: &Layout, root: &Descriptor) -> Result<Vec<Node>> {
+    Ok(walk(layout, root)?.into_iter().map(|(node, _)| node).collect())
+}
+
+/// The same, with the documents among them that are there.
+pub(crate) fn walk(layout: &Layout, root: &Descriptor) -> Result<Vec<(Node, Option<Document>)>> {
     let mut walk = Walk { layout, seen: HashSet::new(), nodes: Vec::new() };
     walk.visit(root, Walk::role_of(root, Role::Layer), 1)?;
     Ok(walk.nodes)
@@ -75,7 +80,7 @@ pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<Vec<Digest>> {
 struct Walk<'a> {
     layout: &'a Layout,
     seen: HashSet<Digest>,
-    nodes: Vec<Node>,
+    nodes: Vec<(Node, Option<Document>)>,
 }
 
 impl Walk<'_> {
@@ -97,7 +102,8 @@ impl Walk<'_> {
         }
         let meta = self.layout.blob_meta(&descriptor.digest)?;
         let present = meta.is_some_and(|meta| meta.is_file && meta.len == descriptor.size);
-        self.nodes.push(Node { descriptor: descriptor.clone(), role, present });
+        let at = self.nodes.len();
+        self.nodes.push((Node { descriptor: descriptor.clone(), role, present }, None));
         if !present || !matches!(role, Role::Index | Role::Manifest) {
             return Ok(());
         }
@@ -105,7 +111,8 @@ impl Walk<'_> {
             return Err(Error::document(format!("indexes are nested deeper than {MAX_DEPTH}"))
                 .of_document(&descriptor.digest));
         }
-        match read_document(self.layout, descriptor)? {
+        let document = read_document(self.layout, descriptor)?;
+        match &document {
             Document::Index(index) => {
                 for child in &index.manifests {
                     self.visit(child, Walk::role_of(child, Role::Layer), depth + 1)?;
@@ -118,6 +125,7 @@ impl Walk<'_> {
                 }
             }
         }
+        self.nodes[at].1 = Some(document);
         Ok(())
     }
 }

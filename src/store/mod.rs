@@ -414,6 +414,19 @@ impl BlobStore {
         closure::closure(&self.layout, root)
     }
 
+    /// As [`closure`](BlobStore::closure), with the documents that were read for it: of every index
+    /// and every manifest that is there, its content.
+    ///
+    /// # Errors
+    ///
+    /// As of [`closure`](BlobStore::closure).
+    pub fn closure_with_documents(
+        &self,
+        root: &Descriptor,
+    ) -> Result<Vec<(Node, Option<Document>)>> {
+        closure::walk(&self.layout, root)
+    }
+
     /// Looks for damage, beside whatever else goes on in the store. Nothing is changed but what is
     /// derived: blobs that have no hashes of their groups get them.
     ///

@@ -23,7 +23,7 @@ use super::access;
 use super::groups::{self, GROUP, Groups, RECORD, Record, Tree};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::sys::{self, Aside, Dir, Meta};
+use crate::sys::{self, Aside, Dir, Meta, Sha256};
 
 const MAGIC: &[u8; 16] = b"layerstore-grp1\n";
 const HEADER: u64 = 64;
@@ -229,17 +229,21 @@ fn header(digest: &Digest, len: u64, root: &[u8; 32]) -> [u8; HEADER as usize] {
     header
 }
 
+/// Of two blobs that are hashed together, so much of each in turn: what was just hashed is in the
+/// cache still when the groups are.
+const STRETCH: usize = 128 * 1024;
+
 /// Hashes a blob as its bytes come: for its digest, and for the hashes of its groups.
 #[derive(Debug)]
 pub(crate) struct BlobHasher {
-    whole: Hasher,
+    whole: Whole,
     groups: Option<GroupWriter>,
 }
 
 impl BlobHasher {
     pub(crate) fn new(algorithm: Algorithm, outboards: &Outboards) -> BlobHasher {
         let groups = outboards.are_on().then(|| GroupWriter::new(algorithm, outboards));
-        BlobHasher { whole: algorithm.hasher(), groups }
+        BlobHasher { whole: Whole::new(algorithm), groups }
     }
 
     pub(crate) fn update(&mut self, mut bytes: &[u8]) {
@@ -255,9 +259,30 @@ impl BlobHasher {
         }
     }
 
+    /// Takes in the next bytes of two blobs, which together are hashed faster than one by one.
+    pub(crate) fn update_both(blobs: [&mut BlobHasher; 2], bytes: [&[u8]; 2]) {
+        let ([one, other], [mut ones, mut others]) = (blobs, bytes);
+        while let both @ 1.. = ones.len().min(others.len()).min(STRETCH) {
+            let ((now_of_one, later_of_one), (now_of_other, later_of_other)) =
+                (ones.split_at(both), others.split_at(both));
+            Whole::update_both([&mut one.whole, &mut other.whole], [now_of_one, now_of_other]);
+            one.update_groups(now_of_one);
+            other.update_groups(now_of_other);
+            (ones, others) = (later_of_one, later_of_other);
+        }
+        one.update(ones);
+        other.update(others);
+    }
+
+    fn update_groups(&mut self, bytes: &[u8]) {
+        if let Some(groups) = &mut self.groups {
+            groups.update(bytes);
+        }
+    }
+
     /// The digest of what came so far.
     pub(crate) fn digest(&self) -> Digest {
-        self.whole.clone().finish()
+        self.whole.digest()
     }
 
     /// Keeps the hashes of the groups of a blob that is in place, and whose digest held in this
@@ -269,6 +294,46 @@ impl BlobHasher {
             tracing::debug!(%digest, %error, "the group hashes are not kept");
         }
         matches!(kept, Some(Ok(())))
+    }
+}
+
+/// The running hash of a whole blob.
+#[derive(Debug)]
+enum Whole {
+    Sha256(Sha256),
+    Other(Hasher),
+}
+
+impl Whole {
+    fn new(algorithm: Algorithm) -> Whole {
+        match algorithm {
+            Algorithm::Sha256 => Whole::Sha256(Sha256::new()),
+            Algorithm::Sha512 | Algorithm::Blake3 => Whole::Other(algorithm.hasher()),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Whole::Sha256(hash) => hash.update(bytes),
+            Whole::Other(hash) => hash.update(bytes),
+        }
+    }
+
+    fn update_both(hashes: [&mut Whole; 2], bytes: [&[u8]; 2]) {
+        match hashes {
+            [Whole::Sha256(one), Whole::Sha256(other)] => Sha256::update_both([one, other], bytes),
+            [one, other] => {
+                one.update(bytes[0]);
+                other.update(bytes[1]);
+            }
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        match self {
+            Whole::Sha256(hash) => Digest::from_hash(Algorithm::Sha256, &hash.clone().finish()),
+            Whole::Other(hash) => hash.clone().finish(),
+        }
     }
 }
 

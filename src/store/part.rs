@@ -178,6 +178,29 @@ impl Part {
     /// [`Error::NoSpace`], after which the part is as it was before or longer, and can be resumed;
     /// [`Error::NotDurable`], after which it must be discarded.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let next = self.put(offset, bytes)?;
+        self.hasher.update(next);
+        self.hashed += next.len() as u64;
+        Ok(())
+    }
+
+    /// As [`write_at`](Part::write_at), for two parts, whose bytes are hashed together.
+    pub(crate) fn write_both(
+        parts: [&mut Part; 2],
+        offsets: [u64; 2],
+        bytes: [&[u8]; 2],
+    ) -> [Result<()>; 2] {
+        let [one, other] = parts;
+        let puts = [one.put(offsets[0], bytes[0]), other.put(offsets[1], bytes[1])];
+        let next = puts.each_ref().map(|put| put.as_ref().map_or(&[][..], |next| *next));
+        BlobHasher::update_both([&mut one.hasher, &mut other.hasher], next);
+        one.hashed += next[0].len() as u64;
+        other.hashed += next[1].len() as u64;
+        puts.map(|put| put.map(drop))
+    }
+
+    /// Puts bytes in their place; those that are next to be hashed are given back.
+    fn put<'a>(&mut self, offset: u64, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let end = offset.saturating_add(bytes.len() as u64);
         if end > self.pinned.size() {
             return Err(Error::SizeMismatch {
@@ -187,12 +210,17 @@ impl Part {
                 more: true,
             });
         }
+        let mut next = &[][..];
         for missing in self.ranges.missing(offset..end) {
             // Both lie within `bytes`, whose length is a usize.
-            let within = (missing.start - offset) as usize..(missing.end - offset) as usize;
-            self.write_missing(missing, &bytes[within])?;
+            let new = &bytes[(missing.start - offset) as usize..(missing.end - offset) as usize];
+            // At most one does: behind it lies what was there already.
+            if missing.start == self.hashed {
+                next = new;
+            }
+            self.write_missing(missing, new)?;
         }
-        Ok(())
+        Ok(next)
     }
 
     fn write_missing(&mut self, place: Range<u64>, bytes: &[u8]) -> Result<()> {
@@ -206,10 +234,6 @@ impl Part {
             self.note()?;
         }
         sys::write_at(self.file(), bytes, place.start, &path)?;
-        if place.start == self.hashed {
-            self.hasher.update(bytes);
-            self.hashed = place.end;
-        }
         self.unnoted += bytes.len() as u64;
         self.ranges.insert(place);
         if self.unnoted >= NOTE || self.noted.elapsed() >= NOTE_TIME {

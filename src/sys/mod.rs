@@ -14,6 +14,7 @@ mod map;
 mod open;
 #[cfg(planted_faults)]
 mod planted;
+mod sha256;
 mod sync;
 #[cfg(feature = "fetch")]
 mod user_file;
@@ -25,6 +26,7 @@ pub(crate) use dir::{Dir, Meta, Share};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
+pub(crate) use sha256::Sha256;
 pub(crate) use sync::{
     append, empty, is_bad_disk, is_link, preallocate, read_at, read_some_at, set_mode, set_time,
     start_writeback, sync_data, sync_together, write_at,

@@ -15,6 +15,7 @@ mod leases;
 mod printing;
 mod pull;
 mod remote;
+mod repair;
 mod sandbox;
 mod shared;
 mod signals;

@@ -42,29 +42,28 @@ pub(crate) struct Layer {
 impl Image {
     /// Reads the documents of an image.
     pub(crate) fn read(store: &BlobStore, root: &Descriptor) -> Result<Image> {
-        let nodes = store.closure(root)?;
+        let (nodes, documents): (Vec<_>, Vec<_>) =
+            store.closure_with_documents(root)?.into_iter().unzip();
         let present: HashMap<Digest, bool> =
             nodes.iter().map(|node| (node.descriptor.digest, node.present)).collect();
         let is_present = |digest: &Digest| present.get(digest).copied().unwrap_or_default();
         let mut manifests = Vec::new();
-        for node in nodes.iter().filter(|node| node.role == Role::Manifest) {
-            let content = match node.present.then(|| store.document(&node.descriptor)) {
-                Some(document) => match document? {
-                    Document::Manifest(manifest) => {
-                        let layers = manifest.layers.into_iter().map(|layer| Layer {
-                            present: is_present(&layer.digest),
-                            foreign: layer.is_foreign(),
-                            urls: layer.urls,
-                            digest: layer.digest,
-                            media_type: layer.media_type,
-                            size: layer.size,
-                        });
-                        let (artifact_type, layers) = (manifest.artifact_type, layers.collect());
-                        Some(Content { config: manifest.config, artifact_type, layers })
-                    }
-                    Document::Index(_) => None,
-                },
-                None => None,
+        let read = nodes.iter().zip(documents);
+        for (node, document) in read.filter(|(node, _)| node.role == Role::Manifest) {
+            let content = match document {
+                Some(Document::Manifest(manifest)) => {
+                    let layers = manifest.layers.into_iter().map(|layer| Layer {
+                        present: is_present(&layer.digest),
+                        foreign: layer.is_foreign(),
+                        urls: layer.urls,
+                        digest: layer.digest,
+                        media_type: layer.media_type,
+                        size: layer.size,
+                    });
+                    let (artifact_type, layers) = (manifest.artifact_type, layers.collect());
+                    Some(Content { config: manifest.config, artifact_type, layers })
+                }
+                Some(Document::Index(_)) | None => None,
             };
             manifests.push(Manifest { descriptor: node.descriptor.clone(), content });
         }

@@ -1,7 +1,9 @@
 //! `store pull`.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use layerstore::fetch::{
@@ -102,7 +104,10 @@ fn referrers(args: &Pull) -> Referrers {
 }
 
 pub(super) fn runtime() -> Result<Runtime, Error> {
-    Builder::new_multi_thread().enable_all().build().map_err(cannot_start)
+    // What a pull's writing threads leave: more would wake one another up for nothing.
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = cores.div_ceil(2);
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build().map_err(cannot_start)
 }
 
 pub(super) fn cannot_start(source: io::Error) -> Error {
