@@ -396,15 +396,6 @@ impl BlobStore {
         refs::tag(&self.layout, lease, source, name)
     }
 
-    /// Removes names, pinned or not, durably; for each, whether it was there. Their blobs stay until a collection.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
-    pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
-        refs::remove(&self.layout, names)
-    }
-
     /// All blobs that a root leads to, each once, parents before children.
     ///
     /// # Errors

@@ -230,6 +230,15 @@ fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> Result<bool>) 
 }
 
 impl BlobStore {
+    /// Removes names, pinned or not, durably; for each, whether it was there. Their blobs stay until a collection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
+    pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
+        remove(self.layout(), names)
+    }
+
     /// As [`remove_refs`](BlobStore::remove_refs), but leaves names that are pinned.
     ///
     /// # Errors
