@@ -99,6 +99,38 @@ fn pins(c: &mut Criterion) {
     });
 }
 
+/// Whether blobs are there: asked with their pins, all at once, and again of each.
+fn presence(c: &mut Criterion) {
+    const COUNT: u64 = 1000;
+    let (_dir, store) = store();
+    let lease = store.lease("bench").expect("a lease");
+    let mut batch = store.ingest_batch(&lease, Algorithm::Sha256, 64).expect("a batch");
+    for seed in 0..COUNT {
+        batch.put(&bytes(64, seed)[..], "the benchmark").expect("a blob");
+    }
+    let blobs: Vec<_> = batch.commit().expect("a commit");
+    let blobs: Vec<_> = blobs.iter().map(|pinned| (*pinned.digest(), 64)).collect();
+    let mut group = c.benchmark_group("presence of 1000");
+    group.throughput(Throughput::Elements(COUNT));
+    group.bench_function("pin", |b| {
+        let lease = || store.lease("bench").expect("a lease");
+        let pin = |lease: Lease| {
+            let pinned = lease.pin(&blobs).expect("pins");
+            assert!(pinned.iter().all(|pinned| pinned.is_present()));
+            pinned
+        };
+        b.iter_batched(lease, pin, BatchSize::PerIteration);
+    });
+    let pinned = lease.pin(&blobs).expect("pins");
+    group.bench_function("look", |b| {
+        b.iter(|| assert!(pinned.iter().all(|pinned| pinned.look().expect("a look"))));
+    });
+    group.bench_function("open", |b| {
+        b.iter(|| blobs.iter().for_each(|(digest, _)| drop(store.open_blob(digest).expect("it"))));
+    });
+    group.finish();
+}
+
 /// An `index.json` of so many refs to one manifest, in which one is moved.
 fn refs(c: &mut Criterion) {
     let mut group = c.benchmark_group("ref update");
@@ -146,5 +178,5 @@ fn manifests(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, digests, ingests, reads, pins, refs, manifests);
+criterion_group!(benches, digests, ingests, reads, pins, presence, refs, manifests);
 criterion_main!(benches);
