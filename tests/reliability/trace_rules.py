@@ -19,6 +19,10 @@ import trace as traces  # noqa: E402
 
 NAMING = ("renameat", "renameat2", "linkat")
 WRITING = ("write", "writev", "pwrite64", "ftruncate", "fchmod")
+# Folders of what is no promise, is derived, or was damaged when it came there.
+UNSYNCED = (
+    "parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used",
+)
 BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
 
 
@@ -44,7 +48,8 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins|quarantine|used)/", name.path):
+        folder = re.search(r"/\.layerstore/(\w+)/", name.path)
+        if folder and folder[1] in UNSYNCED:
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
