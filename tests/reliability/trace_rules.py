@@ -20,7 +20,9 @@ import trace as traces  # noqa: E402
 NAMING = ("renameat", "renameat2", "linkat")
 WRITING = ("write", "writev", "pwrite64", "ftruncate", "fchmod")
 # Folders of what is no promise, is derived, or was damaged when it came there.
-UNSYNCED = ("parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used")
+UNSYNCED = (
+    "parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used",
+)
 BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
 
 
