@@ -243,7 +243,8 @@ mod tests {
     fn a_part_is_looked_at_more_often_towards_its_end() {
         let begun = Instant::now();
         let mut growth = Growth::new(begun);
-        let mut pause = |millis, len| growth.pause(begun + Duration::from_millis(millis), len, 1000);
+        let mut pause =
+            |millis, len| growth.pause(begun + Duration::from_millis(millis), len, 1000);
         assert_eq!(pause(0, 100), POLL, "nothing is known of its rate");
         assert_eq!(pause(100, 100), POLL);
         assert_eq!(pause(200, 300), LONG_POLL);
