@@ -57,6 +57,8 @@ fn a_flipped_bit_is_found_and_its_place_told() {
 
     for at in [0, 16_383, 16_384, 2_000_000, LEN - 1] {
         overwrite(&store, &layer, at as u64, &[bytes[at] ^ 4]);
+        let quick = || check(&store, CheckOptions { quick: true, ..CheckOptions::default() });
+        assert!(quick().is_sound(), "nothing else can see it");
         let report = default(&store);
         assert_eq!(report.damage.len(), 1, "{report:?}");
         let damage = &report.damage[0];
@@ -64,8 +66,12 @@ fn a_flipped_bit_is_found_and_its_place_told() {
         assert_eq!(damage.refs, ["a:1"]);
         let place = format!("wrong from byte {} on", at / 16_384 * 16_384);
         assert!(damage.message.contains(&place), "{}", damage.message);
-        let quick = CheckOptions { quick: true, ..CheckOptions::default() };
-        assert!(check(&store, quick).is_sound(), "nothing else can see it");
+        let marked = quick().damage;
+        assert_eq!(
+            (marked.len(), &marked[0].refs[..]),
+            (1, &["a:1".to_owned()][..]),
+            "it is known"
+        );
         overwrite(&store, &layer, at as u64, &[bytes[at]]);
     }
     assert!(default(&store).is_sound());

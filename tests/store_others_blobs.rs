@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use layerstore::oci::Algorithm;
-use layerstore::{BlobStore, Claim};
+use layerstore::{BlobStore, Claim, Error};
 use store_support::*;
 
 fn mode(path: &Path) -> u32 {
@@ -131,4 +131,50 @@ fn bytes_that_nobody_has_noticed_to_be_wrong_are_replaced_by_a_put() {
             store.open_blob(&digest).unwrap().verify().unwrap();
         }
     }
+}
+
+/// A sync that failed is never tried again.
+#[test]
+fn what_is_marked_is_not_named() {
+    let (_dir, store) = store();
+    let (image, paths) = image_of_others(&store);
+    let mark = store.root().join(format!(".layerstore/suspect/sha256-{}", image.config.hex()));
+    fs::create_dir(mark.parent().unwrap()).unwrap();
+    fs::write(&mark, b"").unwrap();
+    let lease = store.lease("test").unwrap();
+    let error = store.tag(&lease, "image:v1", "other:v1").unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    let error = store.lasting_lease("test", &[image.target.digest], None).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    let nodes = store.closure(&image.target).unwrap();
+    let blobs: Vec<_> = nodes.iter().map(|it| (it.descriptor.digest, it.descriptor.size)).collect();
+    let pinned = lease.pin(&blobs).unwrap();
+    let error = store.publish("other:v1", &image.target, &pinned).unwrap_err();
+    assert!(matches!(error, Error::Incomplete { .. }), "{error}");
+    assert!(store.find_ref("other:v1").is_err());
+    assert_eq!(mode(&paths[1]), 0o644, "of the config");
+}
+
+/// Its mark may say that its sync failed: then good bytes are in memory only, and were they believed,
+/// the next sync would succeed.
+#[test]
+fn a_mark_stays_on_what_another_program_wrote_until_it_is_replaced() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let bytes = noise(1000, 5);
+    let digest = *put(&store, &lease, &bytes).digest();
+    let path = blob_path(&store, &digest);
+    let mark = store.root().join(format!(".layerstore/suspect/sha256-{}", digest.hex()));
+    fs::create_dir(mark.parent().unwrap()).unwrap();
+    fs::write(&mark, b"").unwrap();
+    set_mode(&path, 0o644);
+    assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());
+    assert!(mark.exists(), "another program's");
+    set_mode(&path, 0o444);
+    assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());
+    assert!(!mark.exists(), "this program's");
+    fs::write(&mark, b"").unwrap();
+    set_mode(&path, 0o644);
+    put(&store, &lease, &bytes);
+    assert!(!mark.exists() && mode(&path) == 0o444, "replaced");
 }

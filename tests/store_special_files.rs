@@ -61,6 +61,14 @@ fn do_everything(root: &Path) -> Vec<String> {
         Ok(())
     };
     note(everything());
+    let repair = || -> layerstore::Result<()> {
+        let digest = Algorithm::Sha256.digest(LAYER);
+        store.record_origins(&"a:1".parse()?, &[(digest, true)]);
+        store.origins(&digest)?;
+        store.quarantine(&digest)?;
+        store.recover_refs().map(drop)
+    };
+    note(repair());
     errors
 }
 
@@ -76,7 +84,18 @@ fn places() -> Vec<String> {
         format!(".layerstore/parts/sha256-{}.lock", hex(PART)),
         ".layerstore/leases/0123456789abcdef0123456789abcdef".to_owned(),
     ];
-    let private = ["", "/version", "/reserve", "/locks", "/leases", "/parts", "/trash"];
+    let private = [
+        "",
+        "/version",
+        "/reserve",
+        "/refs",
+        "/locks",
+        "/leases",
+        "/parts",
+        "/trash",
+        "/origins",
+        "/quarantine",
+    ];
     places.extend(private.map(|name| format!(".layerstore{name}")));
     places.extend(["gc", "turn", "gate", "index"].map(|name| format!(".layerstore/locks/{name}")));
     places
@@ -144,7 +163,9 @@ fn nothing_outside_is_touched_and_nothing_hangs() {
             let errors = within_a_minute(&what, move || do_everything(&root));
             assert_eq!(contents(&outside), before, "{what}");
             let is_dir = ["blobs", "blobs/sha256", ".layerstore"].contains(&place.as_str())
-                || ["locks", "leases", "parts", "trash"].iter().any(|name| place.ends_with(name));
+                || ["locks", "leases", "parts", "trash", "origins", "quarantine"]
+                    .iter()
+                    .any(|name| place.ends_with(name));
             // An empty directory in place of a directory is what init would make.
             if kind != "a directory" || !is_dir {
                 assert!(!errors.is_empty(), "{what} went unnoticed");

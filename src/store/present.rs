@@ -6,10 +6,11 @@
 //! says so.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use super::ingest::BLOB_MODE;
 use super::layout::Layout;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::sys::{self, Dir, Meta};
 
@@ -21,11 +22,20 @@ pub(crate) fn is_of_others(meta: &Meta) -> bool {
     meta.mode & 0o222 != 0
 }
 
-/// Makes durable the bytes of those of the blobs that another program wrote. Blobs that are not there
-/// are passed over; names become durable with their directory.
+/// Makes durable the bytes of those of the blobs that another program wrote, and refuses one of them
+/// that is marked: its sync may have failed, and the next would succeed. Blobs that are not there are
+/// passed over; names become durable with their directory.
 pub(crate) fn sync<'a>(layout: &Layout, blobs: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
     for digest in blobs {
         if layout.blob_meta(digest)?.is_some_and(|meta| meta.is_file && is_of_others(&meta)) {
+            if layout.suspects.has(digest)? {
+                let reason = "another program wrote it, and it is damaged or could not be made durable; \
+                              a pull of an image that has it brings it anew";
+                return Err(Error::Damaged {
+                    path: path(layout, digest),
+                    reason: reason.to_owned(),
+                });
+            }
             sync_one(layout, digest)?;
         }
     }
@@ -37,7 +47,7 @@ pub(crate) fn sync_one(layout: &Layout, digest: &Digest) -> Result<()> {
     let Some((file, _)) = layout.open_blob(digest)? else {
         return Ok(());
     };
-    let path = layout.blobs.path_of(&format!("{}/{}", digest.algorithm(), digest.hex()));
+    let path = path(layout, digest);
     if let Err(error) = sys::sync_data(&file, &path) {
         // The next sync would succeed with the bytes gone. So the blob counts as missing, and is
         // replaced by who brings it.
@@ -50,6 +60,20 @@ pub(crate) fn sync_one(layout: &Layout, digest: &Digest) -> Result<()> {
         tracing::debug!(%digest, %error, "the blob of another program keeps its mode");
     }
     Ok(())
+}
+
+/// For messages.
+fn path(layout: &Layout, digest: &Digest) -> PathBuf {
+    layout.blobs.path_of(&format!("{}/{}", digest.algorithm(), digest.hex()))
+}
+
+/// Takes the mark from a blob that was read and is good. That of another program's stays: its sync may
+/// have failed, and then what is read is not what is on disk.
+pub(crate) fn acquit(layout: &Layout, digest: &Digest, meta: &Meta) -> Result<()> {
+    match is_of_others(meta) {
+        true => Ok(()),
+        false => layout.suspects.clear(digest),
+    }
 }
 
 /// Whether what has a blob's name can keep it, given a file with the blob's bytes: it is this

@@ -104,10 +104,7 @@ impl BlobStore {
     /// Makes the names of blobs durable.
     #[cfg(feature = "fetch")]
     pub(crate) fn settle_blobs(&self, algorithm: Algorithm) -> Result<()> {
-        match self.layout.algorithm(algorithm)? {
-            Some(dir) => dir.sync(),
-            None => Ok(()),
-        }
+        self.layout.sync_names(algorithm)
     }
 
     /// Takes a blob out of quarantine that is there again.

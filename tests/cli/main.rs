@@ -7,6 +7,7 @@ mod support;
 
 mod blobs;
 mod collect;
+mod config;
 mod globals;
 mod help;
 mod images;
@@ -14,6 +15,7 @@ mod leases;
 mod printing;
 mod pull;
 mod remote;
+mod repair;
 mod sandbox;
 mod shared;
 mod signals;

@@ -107,6 +107,13 @@ class Scene:
         yield lease
         yield run("lease-rm", "lease", "rm", done.stdout.decode().strip() or "none")[0]
         yield run("rm", "rm", "other:v1")[0]
+        yield run("config", "config", "keep-duration", "1h")[0]
+        mend = ["check", "--repair", "--plain-http", self.server.host]
+        os.unlink(os.path.join(root, "index.json"))
+        self.flip(root, images["app:v1"])
+        yield run("repair", *mend)[0]
+        samples.write(os.path.join(root, "blobs/sha256", "0" * 64), b"not its bytes", 0o444)
+        yield run("quarantine", *mend)[0]
         quietly("rm", image, "third:v1")
         yield run("gc", "gc", "--grace=0s")[0]
         credentials = os.path.join(base, "auth.json")
@@ -121,6 +128,15 @@ class Scene:
         for folder, _, names in os.walk(os.path.join(root, "blobs")):
             for name in names:
                 os.chmod(os.path.join(folder, name), 0o644)
+
+    def flip(self, root, image):
+        """As if the disk had changed a byte of a layer."""
+        largest = max(self.server.images.closure(image).items(), key=lambda it: it[1])[0]
+        path = os.path.join(root, "blobs", largest.replace(":", "/"))
+        os.unlink(path)
+        data = bytearray(self.server.images.blobs[largest])
+        data[100_000] ^= 1
+        samples.write(path, bytes(data), 0o444)
 
     def break_off(self, root, image):
         """As if a pull had been killed in the middle of a layer."""

@@ -3,9 +3,10 @@
 
     trace_rules.py OPERATION TRACE
 
-OPERATION is what the traced command did: init, pull, put, tag, rm, lease-add, lease-rm, gc, logout,
-library; with `-others` after it where blobs of another program were there. Prints what is broken, a line each. A power cut finds a missing sync only where the file
-system has not made things durable of itself; these rules find it on any.
+OPERATION is what the traced command did: init, pull, put, tag, rm, repair, quarantine, lease-add,
+lease-rm, gc, logout, config, library; with `-others` after it where blobs of another program were there.
+Prints what is broken, a line each. A power cut finds a missing sync only where the file system has
+not made things durable of itself; these rules find it on any.
 """
 
 import os
@@ -18,6 +19,8 @@ import trace as traces  # noqa: E402
 
 NAMING = ("renameat", "renameat2", "linkat")
 WRITING = ("write", "writev", "pwrite64", "ftruncate", "fchmod")
+# Folders of what is no promise, is derived, or was damaged when it came there.
+UNSYNCED = ("parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used")
 BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
 
 
@@ -28,7 +31,8 @@ def in_blobs(path):
 def broken(operation, trace):
     """What a trace breaks."""
     found = []
-    if trace.exit_code != 0:
+    # A check that had to put something away ends with 3.
+    if trace.exit_code != (3 if operation == "quarantine" else 0):
         return [f"the command failed with exit code {trace.exit_code}"]
     for rule in (*EVERYWHERE, *RULES.get(operation, ())):
         found += [f"{rule.__name__}: {it}" for it in rule(trace)]
@@ -42,7 +46,8 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins)/", name.path):
+        folder = re.search(r"/\.layerstore/(\w+)/", name.path)
+        if folder and folder[1] in UNSYNCED:
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
@@ -65,7 +70,7 @@ def directories_last(trace):
     """A new directory's name is durable before anything in it is promised. What processes agree on
     about hosts is no promise, nor is what is derived from blobs."""
     for made in trace.of("mkdirat"):
-        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins)(/|$)", made.path):
+        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins|used)(/|$)", made.path):
             continue
         if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
             yield f"the directory {made.path} was promised before its name was synced"
@@ -297,7 +302,7 @@ def removal_after_durable_refs(trace):
 
 
 def change_is_durable(trace):
-    """Credentials that were forgotten stay so."""
+    """Credentials that were forgotten stay so, and settings."""
     names = list(trace.of(*NAMING))
     if not names:
         yield "nothing was changed"
@@ -317,6 +322,26 @@ def commits_are_durable(trace):
             yield f"{name.path} was not durable when the next blob got its name"
 
 
+def mended(trace):
+    """What was mended has a durable name at the end, and so has index.json."""
+    names = [it for it in trace.of(*NAMING) if in_blobs(it.path)]
+    if not names:
+        yield "nothing was mended"
+    if not any(it.path.endswith("/index.json") for it in trace.of(*NAMING)):
+        yield "index.json was not rebuilt"
+
+
+def moved_is_durable(trace):
+    """Of what was put in quarantine neither name is lost by a power cut, nor is it back."""
+    moved = [it for it in trace.of(*NAMING) if in_blobs(it.source) and "/quarantine/" in it.path]
+    if not moved:
+        yield "nothing was put in quarantine"
+    for name in moved:
+        for folder in (os.path.dirname(name.path), os.path.dirname(name.source)):
+            if not trace.synced(folder, name.end, trace.end):
+                yield f"the command ended before {folder} was synced"
+
+
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
     copy_is_durable,
@@ -332,8 +357,11 @@ RULES = {
     "rm": (root_synced,),
     "lease-add": (folders_are_durable, pinned_before_looked, found_blobs_promised, lasting_lease),
     "lease-rm": (removed_lease,),
+    "repair": (mended,),
+    "quarantine": (moved_is_durable,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),
+    "config": (change_is_durable,),
     "library": (commits_are_durable,),
 }
 # The same commands where another program wrote the blobs.

@@ -14,6 +14,7 @@ use crate::oci::Digest;
 use crate::store::groups::{self, GROUP, RECORD};
 use crate::store::layout::Layout;
 use crate::store::outboard::{BlobHasher, Outboard};
+use crate::store::present;
 use crate::sys;
 
 /// Blobs are read and hashed in pieces of this size. Reading is as fast as mapping them is, and a
@@ -149,14 +150,14 @@ impl Reader<'_> {
             bad = self.first_bad_group(&file, &digest, &outboard, buffer)?;
             if bad.is_none() {
                 outboards.set_checked(&digest);
-                self.layout.suspects.clear(&digest)?;
+                present::acquit(self.layout, &digest, &own)?;
                 return Ok(Outcome::Sound);
             }
             // Only the digest condemns a blob: the hashes may be what is wrong.
         }
         let actual = self.hash(&file, &digest, buffer)?;
         if actual == digest {
-            self.layout.suspects.clear(&digest)?;
+            present::acquit(self.layout, &digest, &own)?;
             return Ok(Outcome::Sound);
         }
         if self.layout.blob_meta(&digest)?.is_none_or(|meta| meta.id != own.id) {

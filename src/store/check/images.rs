@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS, MediaType};
 use crate::store::blob::read_document;
 use crate::store::layout::Layout;
-use crate::store::{Ref, refs};
+use crate::store::{Ref, refs, suspect};
 
 /// How often refs are read again because they changed while an image seemed damaged.
 const ROUNDS: usize = 20;
@@ -32,6 +32,7 @@ pub(super) fn follow(
             Some((digest, Finding { kind, digest, message, descriptor: None }))
         })
         .collect();
+    let marked = marked(layout)?;
     let mut suspects: Option<HashSet<Digest>> = None;
     for round in 1..=ROUNDS {
         let before = stamp(layout)?;
@@ -46,7 +47,7 @@ pub(super) fn follow(
         let walks: Vec<_> = images(read)
             .into_iter()
             .filter(|image| suspects.as_ref().is_none_or(|set| set.contains(&image.root.digest)))
-            .map(|image| (Walk::all(layout, &bad_bytes, &image.root), image))
+            .map(|image| (Walk::all(layout, &bad_bytes, &marked, &image.root), image))
             .filter(|(walk, _)| !walk.damage.is_empty() || !walk.notes.is_empty())
             .collect();
         if round < ROUNDS && !walks.is_empty() && stamp(layout)? != before {
@@ -60,6 +61,15 @@ pub(super) fn follow(
         return Ok(());
     }
     Ok(())
+}
+
+/// The blobs that have a mark: whoever asks for them is told that they are not there.
+fn marked(layout: &Layout) -> Result<HashSet<Digest>> {
+    let Some(dir) = layout.suspects.dir()? else {
+        return Ok(HashSet::new());
+    };
+    let names = dir.names()?.map(|name| Ok(suspect::digest_of(&name?)));
+    names.filter_map(Result::transpose).collect()
 }
 
 /// What differs after any change of `index.json`: every writer replaces the file.
@@ -102,6 +112,8 @@ struct Below {
 struct Walk<'a> {
     layout: &'a Layout,
     bad_bytes: &'a HashMap<Digest, Finding>,
+    /// What somebody found to be damaged before.
+    marked: &'a HashSet<Digest>,
     seen: HashMap<Digest, (bool, bool)>,
     damage: Vec<Finding>,
     notes: Vec<Finding>,
@@ -111,10 +123,11 @@ impl<'a> Walk<'a> {
     fn all(
         layout: &'a Layout,
         bad_bytes: &'a HashMap<Digest, Finding>,
+        marked: &'a HashSet<Digest>,
         root: &Descriptor,
     ) -> Walk<'a> {
         let (seen, damage, notes) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut walk = Walk { layout, bad_bytes, seen, damage, notes };
+        let mut walk = Walk { layout, bad_bytes, marked, seen, damage, notes };
         let below = walk.visit(root, "image", 1);
         walk.damage.extend(below.missing);
         walk
@@ -173,6 +186,24 @@ impl<'a> Walk<'a> {
                 );
                 Some(Finding { kind: DamageKind::WrongSize, digest, message, descriptor: None })
             }
+            Ok(Some(_)) if self.marked.contains(&digest) => match self.layout.suspects.has(&digest)
+            {
+                Ok(true) => {
+                    let message = format!(
+                        "the bytes of {digest} were found to be wrong; a pull of an image that has it \
+                         brings it anew"
+                    );
+                    Some(Finding {
+                        kind: DamageKind::WrongDigest,
+                        digest,
+                        message,
+                        descriptor: None,
+                    })
+                }
+                // It was mended a moment ago.
+                Ok(false) => self.over_limit(descriptor, depth),
+                Err(error) => Some(finding(digest, &error)),
+            },
             Ok(Some(_)) => self.over_limit(descriptor, depth),
             Err(error) => Some(finding(digest, &error)),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use layerstore::fetch::{Mended, Puller, RepairReport, Unmended};
-use layerstore::{BlobStore, CheckReport, RefsRepair};
+use layerstore::{BlobStore, CheckReport, Reference, RefsRepair};
 use serde::Serialize;
 
 use super::check::finding;
@@ -109,9 +109,14 @@ fn refs_text(refs: &RefsRepair, out: &mut Output) -> Result<(), Failure> {
     }
     for it in missing {
         let (name, digest) = (&it.name, &it.digest);
-        out.line(format!(
-            "note: {name} was there once; to have it again: store tag {digest} {name}"
-        ))?;
+        // Another tool's name may be anything, and is no part of a line to be copied to a shell.
+        let again = match name.parse::<Reference>() {
+            Ok(parsed) if parsed.to_string() == *name => {
+                format!("; to have it again: store tag {digest} {name}")
+            }
+            _ => String::new(),
+        };
+        out.line(format!("note: the name {name} of {digest} was there once{again}"))?;
     }
     Ok(())
 }

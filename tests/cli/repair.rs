@@ -1,0 +1,131 @@
+//! `check --repair`, and what the other commands say until it has run.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::sandbox::{Sandbox, keys};
+use crate::support::{Image, Layer, Registry};
+
+struct World {
+    sandbox: Sandbox,
+    registry: Registry,
+    image: Image,
+    name: String,
+}
+
+impl World {
+    fn new() -> World {
+        let (sandbox, registry) = (Sandbox::empty(), Registry::start());
+        let image = Image::of(&[Layer::random_file("big", 1, 300_000)]);
+        registry.push("demo", "1", &image);
+        let name = registry.reference("demo:1");
+        sandbox.ok(&["pull", "--plain-http", &name]);
+        World { sandbox, registry, image, name }
+    }
+
+    fn rot(&self) -> &str {
+        let digest = &self.image.layers[0].digest;
+        let path = self.sandbox.root().join("blobs").join(digest.replace(':', "/"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100_000] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+        digest
+    }
+
+    fn repair(&self, more: &[&str]) -> (Option<i32>, String, String) {
+        let address = self.registry.address();
+        let mut args = vec!["check", "--repair", "--plain-http", &address];
+        args.extend(more);
+        let done = self.sandbox.run(&args);
+        (done.code, done.out, done.err)
+    }
+
+    fn repair_json(&self, code: i32) -> Value {
+        let (found, out, err) = self.repair(&["--json"]);
+        assert_eq!(found, Some(code), "{out}{err}");
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+#[test]
+fn damage_is_mended_and_told() {
+    let world = World::new();
+    let digest = world.rot().to_owned();
+    assert_eq!(world.sandbox.run(&["check"]).code, Some(3));
+    let (code, out, _) = world.repair(&[]);
+    assert_eq!(code, Some(0), "{out}");
+    let repository = world.name.strip_suffix(":1").unwrap();
+    let start = format!("mended: {digest}: 16.0 KiB of ");
+    let line = out.lines().find(|line| line.starts_with(&start)).expect(&out);
+    assert!(line.ends_with(&format!(" from {repository}")), "{out}");
+    assert!(out.ends_with("\n1 blob mended, 16.0 KiB fetched; nothing is left\n"), "{out}");
+    assert_eq!(world.sandbox.run(&["check"]).code, Some(0));
+}
+
+#[test]
+fn the_report_for_programs() {
+    let world = World::new();
+    let digest = world.rot().to_owned();
+    let report = world.repair_json(0);
+    let repair = &report["repair"];
+    assert_eq!(keys(repair), ["refs", "mended", "fetchedBytes", "failed", "damage"]);
+    let refs = ["rebuilt", "fromCopy", "restored", "unnamed", "missing"];
+    assert_eq!(keys(&repair["refs"]), refs);
+    assert_eq!(repair["refs"]["rebuilt"], false);
+    let mended = &repair["mended"][0];
+    assert_eq!(keys(mended), ["digest", "size", "from", "servers", "fetchedBytes"]);
+    assert_eq!((&mended["digest"], &mended["fetchedBytes"]), (&json!(digest), &json!(16384)));
+    assert_eq!(mended["servers"], json!([format!("http://{}", world.registry.address())]));
+    assert_eq!(report["damage"][0]["digest"], json!(digest), "what was found stays in the report");
+    assert_eq!(repair["damage"], json!([]));
+
+    world.rot();
+    world.registry.remove_blob(&digest);
+    let report = world.repair_json(3);
+    let failed = &report["repair"]["failed"][0];
+    assert_eq!(keys(failed), ["digest", "reason", "quarantined", "refs"]);
+    assert_eq!((&failed["quarantined"], &failed["refs"]), (&json!(true), &json!([world.name])));
+    assert_eq!(report["repair"]["damage"][0]["kind"], "missingBlob");
+    assert_eq!(world.sandbox.run(&["images"]).code, Some(0), "the name is not lost");
+}
+
+#[test]
+fn a_lost_index_is_named_by_all_and_rebuilt() {
+    let world = World::new();
+    fs::remove_file(world.sandbox.root().join("index.json")).unwrap();
+    for command in [&["images"][..], &["gc", "--grace", "0s"], &["rm", &world.name], &["df"]] {
+        world.sandbox.fails(command, 3, "store check --repair");
+    }
+    let checked = world.sandbox.run(&["check"]);
+    assert_eq!(checked.code, Some(3));
+    assert!(checked.out.contains("`store check --repair` rebuilds it"), "{checked:?}");
+    let (code, out, _) = world.repair(&["--quick"]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("index.json: rebuilt from its copy, with 1 image name\n"), "{out}");
+    assert!(world.sandbox.ok(&["images"]).contains(&world.name));
+}
+
+#[test]
+fn without_the_copy_the_images_can_be_named_again() {
+    let world = World::new();
+    fs::write(world.sandbox.root().join("index.json"), "{").unwrap();
+    fs::remove_file(world.sandbox.root().join(".layerstore/refs")).unwrap();
+    let (code, out, _) = world.repair(&["--quick"]);
+    assert_eq!(code, Some(3), "the names are lost: {out}");
+    let repository = world.name.strip_suffix(":1").unwrap();
+    let line = format!("  store tag {} {repository}:TAG\n", world.image.digest);
+    assert!(out.contains(&line), "{out}");
+    world.sandbox.ok(&["gc", "--grace", "0s"]);
+    world.sandbox.ok(&["tag", &world.image.digest, &world.name]);
+    assert_eq!(world.repair(&[]).0, Some(0));
+    let report = world.sandbox.json(&["tag", &world.image.digest, "again:1"]);
+    assert_eq!(report["source"], json!(world.image.digest));
+}
+
+#[test]
+fn only_a_repair_speaks_with_registries() {
+    let sandbox = Sandbox::new();
+    sandbox.fails(&["check", "--plain-http", "x"], 2, "--repair");
+}
