@@ -162,25 +162,3 @@ def start(bench):
         "/bin/true": lambda _: timed(["/bin/true"]),
     })
     return f"## Start-up\n\n{start.__doc__}\n\n{table(results, ours='store version')}\n", results
-
-
-def grow(bench):
-    """The same work for more and more blobs, seven an image; medians of three runs, in seconds."""
-    rows = []
-    for blobs in (1_000, 10_000, 100_000):
-        root = bench.folder / f"grow{blobs}"
-        make_layout(root, blobs // 7, 0)
-        store = [bench.store, "--root", root, "-q"]
-        subprocess.run([*store, "init"], check=True, stdout=subprocess.DEVNULL)
-        results = in_turn(bench.rounds(3), {
-            "gc": lambda _, store=store: timed([*store, "gc", "--grace", "0s"]),
-            "images": lambda _, store=store: timed([*store, "images"]),
-            "check": lambda _, store=store: timed([*store, "check"]),
-        })
-        walls = [sorted(run["wall"] for run in runs)[len(runs) // 2] for runs in results.values()]
-        memory = max(run["memory"] for run in results["gc"])
-        rows.append(f"| {blobs:,} | " + " | ".join(f"{wall:.3f}" for wall in walls)
-                    + f" | {memory:.0f} |")
-        shutil.rmtree(root)
-    head = "| blobs | gc | images | check | MiB of gc |\n| --- | --- | --- | --- | --- |\n"
-    return f"## Growth\n\n{grow.__doc__}\n\n{head}" + "\n".join(rows) + "\n", {}

@@ -124,7 +124,8 @@ impl Download<'_> {
                     if self.inlet.is_full() {
                         pace.held_up();
                     }
-                    let more = pace.more(Instant::now(), received, workers.len(), flowing);
+                    let of_all = self.pull.received();
+                    let more = pace.more(Instant::now(), received, of_all, workers.len(), flowing);
                     for _ in 0..more {
                         if !self.work().has_more() || !self.has_company()? {
                             break;
@@ -302,6 +303,7 @@ impl Download<'_> {
         }
         self.work().advance(id, end);
         let received = self.received.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
+        self.pull.has_received(len as u64);
         let done = (self.before + received).min(self.blob.size);
         self.pull.tell(Event::Advanced { digest: self.blob.digest, done });
         self.pull.pay(len as u64).await;

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// A connection this fast, in bytes per second, is as fast as most lines: a second one would gain
-/// nothing, and cost the server something.
+/// Connections this fast in all, in bytes per second, are as fast as most lines: one more would gain
+/// nothing, cost the server something, and bring what has to be read back to be hashed.
 const LINE_SPEED: f64 = 100e6;
 /// By how much more must come in for further connections to be worth having.
 const GAIN: f64 = 1.2;
@@ -21,6 +21,8 @@ pub(super) struct Pace {
     /// When the present number of connections had all begun to bring bytes; nothing before.
     since: Option<Instant>,
     received: u64,
+    /// What had come then of all blobs of the pull.
+    of_all: u64,
     /// The rate before connections were last added.
     before: Option<f64>,
     doubts: u32,
@@ -31,16 +33,25 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new() -> Pace {
-        Pace { since: None, received: 0, before: None, doubts: 0, settled: false, modest: None }
+        Pace {
+            since: None,
+            received: 0,
+            of_all: 0,
+            before: None,
+            doubts: 0,
+            settled: false,
+            modest: None,
+        }
     }
 
     /// How many connections to add to the `active` ones, of which `flowing` bring bytes, now that
-    /// `received` bytes have come in all. Doubled as long as that brings more; once it does not,
+    /// `received` bytes have come, and `of_all` of all blobs of the pull. Doubled as long as that brings more; once it does not,
     /// never again.
     pub(super) fn more(
         &mut self,
         now: Instant,
         received: u64,
+        of_all: u64,
         active: usize,
         flowing: usize,
     ) -> usize {
@@ -52,13 +63,15 @@ impl Pace {
             Some(since) if flowing >= active => since,
             _ => {
                 self.since = (active > 0 && flowing >= active).then_some(now);
-                self.received = received;
+                (self.received, self.of_all) = (received, of_all);
                 return 0;
             }
         };
-        let rate = (received - self.received) as f64 / (now - since).as_secs_f64().max(1e-6);
-        (self.since, self.received) = (Some(now), received);
-        if rate >= LINE_SPEED {
+        let time = (now - since).as_secs_f64().max(1e-6);
+        let rate = (received - self.received) as f64 / time;
+        let rate_of_all = (of_all - self.of_all) as f64 / time;
+        (self.since, self.received, self.of_all) = (Some(now), received, of_all);
+        if rate_of_all >= LINE_SPEED {
             return 0;
         }
         if self.before.is_some_and(|before| rate < before * GAIN) {
@@ -129,7 +142,7 @@ mod tests {
                 flowing = active;
             }
             received += rate(flowing) * TICK.as_secs_f64();
-            let more = pace.more(now, received as u64, active, flowing);
+            let more = pace.more(now, received as u64, received as u64, active, flowing);
             if more > 0 {
                 (active, left) = (active + more, setup);
             }
@@ -164,7 +177,7 @@ mod tests {
         let mut received = 0;
         let mut more = |now| {
             received += 1_000_000;
-            pace.more(now, received, 3, 3)
+            pace.more(now, received, received, 3, 3)
         };
         now += TICK;
         assert_eq!((more(now), more(now + TICK)), (0, 0));
@@ -179,5 +192,16 @@ mod tests {
         let waits: Vec<u64> =
             (0..4).map(|_| limit.due(now, 500).as_millis() as u64 / 100).collect();
         assert_eq!(waits, [5, 10, 15, 20]);
+    }
+
+    #[test]
+    fn a_line_that_is_full_needs_no_more_connections_however_many_blobs_share_it() {
+        for (others, more) in [(0, 1), (9, 1), (29, 0)] {
+            let (begun, mut pace) = (Instant::now(), Pace::new());
+            assert_eq!(pace.more(begun, 0, 0, 1, 1), 0);
+            // 4 MB/s of this blob.
+            let (own, all) = (200_000, 200_000 * (1 + others));
+            assert_eq!(pace.more(begun + TICK, own, all, 1, 1), more, "{others} others");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One pull under way: what it is to do, and what its steps share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -68,6 +69,8 @@ pub(super) struct Pull<'a> {
     connections: Semaphore,
     rate: Option<RateLimit>,
     writers: Writers,
+    /// How many bytes of blobs came so far.
+    received: AtomicU64,
 }
 
 impl Pull<'_> {
@@ -86,6 +89,7 @@ impl Pull<'_> {
             connections: Semaphore::new(options.connections),
             rate: options.rate.map(RateLimit::new),
             writers: Writers::default(),
+            received: AtomicU64::new(0),
         }
     }
 
@@ -147,6 +151,15 @@ impl Pull<'_> {
     /// Whether bytes are made to wait, so that their rate says nothing about the server.
     pub(super) fn is_limited(&self) -> bool {
         self.rate.is_some()
+    }
+
+    /// How many bytes came so far, of all blobs.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Waits until so many bytes more may have come.

@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest};
 use crate::store::{Claim, Part, PartWatch, Pinned};
 
-/// How often the part of another process is looked at.
+/// How often the part of another process is looked at, at most and at least: the more often, the
+/// sooner it should be whole.
 const POLL: Duration = Duration::from_millis(25);
+const LONG_POLL: Duration = Duration::from_millis(250);
 /// How often waiting is told.
 const TELL: Duration = Duration::from_millis(200);
 /// A part that grows by less than this in this time is no longer waited for: whoever holds it may
@@ -59,7 +61,8 @@ async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
                         holder: watch.holder(),
                     });
                 }
-                tokio::time::sleep(POLL).await;
+                let done = watch.len()?.unwrap_or(0);
+                tokio::time::sleep(growth.pause(Instant::now(), done, pinned.size())).await;
             }
         }
     }
@@ -72,6 +75,8 @@ async fn claim(pull: &Pull<'_>, pinned: &Pinned) -> Result<Claim> {
 
 /// Whether the part of another process grows fast enough to be waited for.
 struct Growth {
+    /// When it was first looked at, and its length then.
+    first: Option<(Instant, u64)>,
     since: Instant,
     len: u64,
     beat: Option<SystemTime>,
@@ -81,7 +86,7 @@ struct Growth {
 
 impl Growth {
     fn new(now: Instant) -> Growth {
-        Growth { since: now, len: 0, beat: None, looked: None, told: None }
+        Growth { first: None, since: now, len: 0, beat: None, looked: None, told: None }
     }
 
     fn has_stopped(&mut self, watch: &PartWatch) -> Result<bool> {
@@ -99,6 +104,17 @@ impl Growth {
             (self.since, self.len, self.beat) = (now, len, beat);
         }
         now - self.since >= STALLED
+    }
+
+    /// How long to leave it alone: half of what it will take at its rate so far.
+    fn pause(&mut self, now: Instant, len: u64, size: u64) -> Duration {
+        let (begun, before) = *self.first.get_or_insert((now, len));
+        let (grown, left) = (len.saturating_sub(before), size.saturating_sub(len));
+        if grown == 0 {
+            return POLL;
+        }
+        let rest = (now - begun).as_secs_f64() * left as f64 / grown as f64;
+        Duration::from_secs_f64((rest / 2.0).min(LONG_POLL.as_secs_f64())).max(POLL)
     }
 
     fn is_worth_telling(&mut self) -> bool {
@@ -221,6 +237,21 @@ mod tests {
             let now = begun + Duration::from_secs(*second);
             growth.is_slow(now, rate * second, beat(*second))
         })
+    }
+
+    #[test]
+    fn a_part_is_looked_at_more_often_towards_its_end() {
+        let begun = Instant::now();
+        let mut growth = Growth::new(begun);
+        let mut pause =
+            |millis, len| growth.pause(begun + Duration::from_millis(millis), len, 1000);
+        assert_eq!(pause(0, 100), POLL, "nothing is known of its rate");
+        assert_eq!(pause(100, 100), POLL);
+        assert_eq!(pause(200, 300), LONG_POLL);
+        assert_eq!(pause(600, 700), Duration::from_millis(150));
+        assert_eq!(pause(890, 990), POLL);
+        assert_eq!(pause(1000, 1000), POLL);
+        assert_eq!(pause(1100, 50), POLL, "somebody began anew");
     }
 
     #[test]

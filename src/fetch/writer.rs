@@ -38,7 +38,7 @@ struct Writer {
 
 /// What a thread is told of a blob, by its number.
 enum Message {
-    Begin(u64, Desk),
+    Begin(u64, Box<Desk>),
     Version(u64, Version),
     Bytes(u64, Batch),
     End(u64),
@@ -114,7 +114,7 @@ impl Writer {
             blobs: self.blobs.clone(),
         };
         // A thread that has died is noticed at the outlet.
-        let _ = self.messages.send(Message::Begin(self.begun, desk));
+        let _ = self.messages.send(Message::Begin(self.begun, Box::new(desk)));
         (inlet, Outlet(outlet))
     }
 }
@@ -183,7 +183,7 @@ impl Writing {
     fn follow(&mut self, message: Message) {
         match message {
             Message::Begin(blob, desk) => {
-                self.desks.insert(blob, desk);
+                self.desks.insert(blob, *desk);
             }
             Message::Version(blob, version) => {
                 if let Some(desk) = self.desks.get_mut(&blob) {
