@@ -2,15 +2,18 @@
 
 mod context;
 mod kind;
+mod registry;
+mod room;
 mod show;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use context::IoContext;
 pub use kind::ErrorKind;
+pub use registry::RegistryMessage;
+pub use room::{Cap, Kept, Room};
 use show::{Chain, Each, Line, Messages, Space, Subject};
 
 use crate::oci::Digest;
@@ -55,6 +58,10 @@ pub enum Error {
         /// How many bytes the file system had left for this user, where known.
         available: Option<u64>,
     },
+
+    /// What an image lacks has no room in the store. Nothing of it was begun.
+    #[error("{0}")]
+    NoRoom(Box<Room>),
 
     /// A directory takes no further name although the file system has space.
     #[error(
@@ -203,6 +210,15 @@ pub enum Error {
     /// No ref has this name.
     #[error("there is no image {name:?} in the store")]
     RefNotFound {
+        /// The name.
+        name: String,
+    },
+
+    /// A ref is pinned.
+    #[error(
+        "{name} is pinned, and stays; `store unpin` takes the pin away, `store rm --force` removes it all the same"
+    )]
+    RefPinned {
         /// The name.
         name: String,
     },
@@ -397,6 +413,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A setting of the store cannot have this value, or there is none of this name.
+    #[error("{key}: {reason}")]
+    InvalidSetting {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+
     /// Credentials are missing, or were refused.
     #[error("{registry} did not let us in: {reason}")]
     Unauthorized {
@@ -405,29 +430,4 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
-}
-
-/// One entry of the `errors` that a registry answers with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegistryMessage {
-    /// The code, as `MANIFEST_UNKNOWN`.
-    pub code: String,
-    /// The message for people; may be empty.
-    pub message: String,
-}
-
-impl Error {
-    pub(crate) fn document(reason: impl fmt::Display) -> Error {
-        Error::InvalidDocument { digest: None, reason: reason.to_string() }
-    }
-
-    /// Names the document that this error is about, where that was not known when it arose.
-    pub(crate) fn of_document(self, of: &Digest) -> Error {
-        match self {
-            Error::InvalidDocument { digest: None, reason } => {
-                Error::InvalidDocument { digest: Some(*of), reason }
-            }
-            other => other,
-        }
-    }
 }

@@ -57,14 +57,15 @@ pub mod oci;
 mod store;
 mod sys;
 
-pub use error::{Error, ErrorKind, RegistryMessage, Result};
-pub use gc::{GcOptions, GcReport};
+pub use error::{Cap, Error, ErrorKind, Kept, RegistryMessage, Result, Room};
+pub use gc::{DroppedImage, GcOptions, GcReport, RoomReport};
 pub use oci::{Descriptor, Digest, Reference};
 pub use store::{
     Amount, Blob, BlobInfo, BlobMap, BlobStore, BlobUsage, CheckOptions, CheckProgress,
-    CheckReport, Claim, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch, Lease,
-    LeaseInfo, LeaseState, MissingName, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref,
-    RefsRepair, Role, Slot, Unnamed, Usage, UsageKept, UsageKinds, Version,
+    CheckReport, Claim, ConfigKey, Damage, DamageKind, Hosts, ImageUsage, Ingest, IngestBatch,
+    Lease, LeaseInfo, LeaseState, MissingName, Node, Part, PartWatch, Pinned, Pulse, Queued, Ref,
+    RefsRepair, Removal, Role, Slot, SpaceLimits, StoreConfig, Unnamed, Usage, UsageKept,
+    UsageKinds, Version, parse_duration, parse_size,
 };
 
 /// The README's example is compiled, so that it stays true.

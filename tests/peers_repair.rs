@@ -86,7 +86,10 @@ fn only_what_is_wrong_of_a_large_layer_is_sent() {
     let (code, report) = repair(&store, &registry);
     assert_eq!(code, 0, "{report}");
     let wanted = SIZE - SIZE / 2 / GROUP * GROUP;
-    assert_eq!(sent(&registry, &layer, before + wanted) - before, wanted);
+    assert_eq!(report["repair"]["fetchedBytes"], wanted);
+    // Over several connections what is on its way when one of them is closed is sent for nothing.
+    let mended = sent(&registry, &layer, before + wanted) - before;
+    assert!((wanted..SIZE).contains(&mended), "{mended}");
 
     // Without its registry it is put away, and comes back with the next pull.
     rot(&path, &[60_000_000]);

@@ -1,7 +1,9 @@
+use std::fmt;
 use std::io;
 use std::path::Path;
 
 use super::{Error, Result};
+use crate::oci::Digest;
 
 /// Gives an [`io::Error`] the path and the action that it lacks.
 pub(crate) trait IoContext<T> {
@@ -25,5 +27,21 @@ impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
                 _ => Error::Io { action, path, source },
             }
         })
+    }
+}
+
+impl Error {
+    pub(crate) fn document(reason: impl fmt::Display) -> Error {
+        Error::InvalidDocument { digest: None, reason: reason.to_string() }
+    }
+
+    /// Names the document that this error is about, where that was not known when it arose.
+    pub(crate) fn of_document(self, of: &Digest) -> Error {
+        match self {
+            Error::InvalidDocument { digest: None, reason } => {
+                Error::InvalidDocument { digest: Some(*of), reason }
+            }
+            other => other,
+        }
     }
 }

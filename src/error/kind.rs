@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Mismatch,
     /// Space has to be freed.
     NoSpace,
+    /// What must not be dropped takes all the room that the store may take.
+    OverCap,
     /// There is no store.
     NoStore,
     /// Somebody else has to finish first.
@@ -33,6 +35,7 @@ impl Error {
             Error::InvalidDigest { .. }
             | Error::InvalidReference { .. }
             | Error::InvalidPlatform { .. }
+            | Error::InvalidSetting { .. }
             | Error::InvalidProxy { .. } => ErrorKind::InvalidInput,
             Error::Damaged { .. } | Error::UnreadableRoot { .. } => ErrorKind::Damage,
             Error::RefNotFound { .. }
@@ -60,7 +63,10 @@ impl Error {
             Error::DigestMismatch { .. }
             | Error::SizeMismatch { .. }
             | Error::CorruptBlob { .. } => ErrorKind::Mismatch,
-            Error::NoSpace { .. } | Error::DirectoryFull { .. } => ErrorKind::NoSpace,
+            Error::NoRoom(room) if room.cap.is_some() => ErrorKind::OverCap,
+            Error::NoRoom(_) | Error::NoSpace { .. } | Error::DirectoryFull { .. } => {
+                ErrorKind::NoSpace
+            }
             Error::NoStore { .. } => ErrorKind::NoStore,
             Error::Locked { .. } => ErrorKind::Locked,
             _ => ErrorKind::Other,

@@ -30,6 +30,15 @@ pub enum Event {
         /// Where it may be had, as its manifest says.
         urls: Vec<String>,
     },
+    /// Another image was dropped, all of its names, to make room for this one.
+    Dropped {
+        /// What the names stood for.
+        digest: Digest,
+        /// The names.
+        names: Vec<String>,
+        /// What it took, in bytes on disk.
+        freed: u64,
+    },
     /// A blob was there already.
     Reused {
         /// The blob.

@@ -11,8 +11,12 @@ use super::task::blocking;
 use super::transfer::fetch;
 use super::{RawManifest, retry};
 use crate::error::{Error, Result};
+use crate::gc;
 use crate::oci::{Descriptor, Digest};
 use crate::store::Pinned;
+
+/// A blob of the image, with what pins it.
+type Wanted = (Descriptor, Pinned);
 
 impl Pull<'_> {
     pub(super) async fn run(&self) -> Result<Pulled> {
@@ -96,7 +100,9 @@ impl Pull<'_> {
         let is_config = |blob: &Descriptor| {
             only_config.as_ref().is_some_and(|config| config.digest == blob.digest)
         };
-        let (config, rest) = blobs.into_iter().partition(|(blob, _)| is_config(blob));
+        let (config, rest): (Vec<_>, Vec<_>) =
+            blobs.into_iter().partition(|(blob, _)| is_config(blob));
+        self.find_room(&config, &rest).await?;
         self.bring(config, &mut report).await?;
         if let Some(config) = only_config {
             self.check_platform(config).await?;
@@ -108,6 +114,21 @@ impl Pull<'_> {
         let (store, name, root) = (self.store().clone(), report.name.clone(), root.clone());
         blocking(move || store.publish(&name, &root, &closure)).await?;
         Ok(report)
+    }
+
+    /// Has room for what is missing, before its first byte.
+    async fn find_room(&self, config: &[Wanted], rest: &[Wanted]) -> Result<()> {
+        let missing = config.iter().chain(rest).filter(|(_, pinned)| !pinned.is_present());
+        let missing: Vec<_> = missing.map(|(blob, _)| (blob.digest, blob.size)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (store, lease) = (self.store().clone(), self.lease().clone());
+        for dropped in blocking(move || gc::admit(&store, &lease, &missing)).await? {
+            let gc::DroppedImage { digest, names, freed, .. } = dropped;
+            self.tell(Event::Dropped { digest, names, freed });
+        }
+        Ok(())
     }
 
     /// Writes down, for their repair, that blobs are to be had from here. The registry has just said

@@ -5,7 +5,7 @@ use super::threads;
 use crate::error::{Error, Result};
 use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE, MediaType};
 use crate::store::leases::Pin;
-use crate::store::{BlobStore, Ref};
+use crate::store::{Blob, BlobStore, Ref};
 
 /// How many targets of refs are read at a time, by all threads together: what they are made of is
 /// in memory until it is marked.
@@ -28,6 +28,8 @@ pub(super) struct Marker<'a> {
     by_leases: Marked,
     /// What refers to a subject that is not live so far, by subject.
     referrers: HashMap<Digest, Vec<Digest>>,
+    /// All that refer to a subject, by subject, but for those that something led to before.
+    about: HashMap<Digest, Vec<Digest>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,7 @@ impl<'a> Marker<'a> {
             by_refs: Marked::default(),
             by_leases: Marked::default(),
             referrers: HashMap::new(),
+            about: HashMap::new(),
         }
     }
 
@@ -73,6 +76,16 @@ impl<'a> Marker<'a> {
         } else {
             None
         }
+    }
+
+    /// Whether a lease keeps a blob, be it that a ref does too.
+    pub(super) fn is_leased(&self, digest: &Digest) -> bool {
+        self.by_leases.live.contains(digest)
+    }
+
+    /// What refers to a blob, of what nothing else led to.
+    pub(super) fn about(&self, subject: &Digest) -> &[Digest] {
+        self.about.get(subject).map_or(&[], |all| all)
     }
 
     /// Marks what refs lead to. Their targets have to be there: a ref that leads nowhere is damage,
@@ -129,6 +142,7 @@ impl<'a> Marker<'a> {
 
     /// Takes note of a document that is about another. It stays for as long as that one does.
     pub(super) fn mark_referrer(&mut self, digest: Digest, subject: Digest) -> Result<()> {
+        self.about.entry(subject).or_default().push(digest);
         match self.keeper(&subject) {
             None => {
                 self.referrers.entry(subject).or_default().push(digest);
@@ -194,7 +208,7 @@ impl<'a> Marker<'a> {
         if matches!(reading, Reading::Leaf) {
             return Ok(Content::Leaf);
         }
-        let blob = match self.store.open_blob(digest) {
+        let blob = match Blob::open(self.store.layout(), digest) {
             Err(Error::BlobNotFound { .. }) => return Ok(Content::Absent),
             opened => opened?,
         };

@@ -6,6 +6,7 @@
 //!
 //! This module knows the store, and nothing of how blobs come into it.
 
+mod admit;
 mod hosts;
 mod live;
 mod mark;
@@ -13,18 +14,28 @@ mod origins;
 mod orphans;
 mod parts;
 mod referrers;
+mod room;
+mod stock;
 mod sweep;
 mod threads;
+mod why;
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::oci::Digest;
 use crate::store::leases::{self, LeaseReader, Pin};
-use crate::store::{BlobStore, Layout, LeaseState, collector, refs};
+use crate::store::{BlobStore, Layout, LeaseState, SpaceLimits, collector, refs};
+pub(crate) use admit::admit;
 use mark::Marker;
+pub(crate) use room::Goal;
+pub use room::{DroppedImage, RoomReport};
+pub use why::{Reason, Why, why};
 
 /// What a collection may remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +49,21 @@ pub struct GcOptions {
     /// How long after its last byte a download that nobody continues is given up. One day by
     /// default.
     pub part_ttl: Duration,
+    /// How much room the store may take. Where it takes more, images are dropped, the longest unused
+    /// first, that are neither pinned nor leased nor used within the time to keep them. No limits by
+    /// default: the store's own are in its [`config`](BlobStore::config).
+    pub limits: SpaceLimits,
 }
 
 impl Default for GcOptions {
     fn default() -> GcOptions {
         const HOUR: Duration = Duration::from_secs(60 * 60);
-        GcOptions { dry_run: false, grace: HOUR, part_ttl: 24 * HOUR }
+        GcOptions {
+            dry_run: false,
+            grace: HOUR,
+            part_ttl: 24 * HOUR,
+            limits: SpaceLimits::default(),
+        }
     }
 }
 
@@ -79,6 +99,8 @@ pub struct GcReport {
     pub trash_removed: u64,
     /// How many temporary files were removed whose writer did not come to an end.
     pub temporaries_removed: u64,
+    /// What room the store takes, if there are limits to it.
+    pub room: Option<RoomReport>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
@@ -104,6 +126,16 @@ pub struct GcReport {
 /// [`Error::NetworkFilesystem`]; [`Error::UnreadableRoot`], which names the ref or the lease;
 /// [`Error::Io`].
 pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
+    collect_for(store, options, &Goal { limits: options.limits, or_nothing: false })
+}
+
+/// Collects, and makes room to reach a goal.
+pub(crate) fn collect_for(store: &BlobStore, options: &GcOptions, goal: &Goal) -> Result<GcReport> {
+    cycle(store, options, goal).map(|cycle| cycle.report)
+}
+
+/// A collection that has ended, with what it knows.
+fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions, goal: &Goal) -> Result<Cycle<'a>> {
     let started = Instant::now();
     let layout = store.layout();
     let lock = collector::lock(layout)?;
@@ -115,16 +147,22 @@ pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
         marker: Marker::new(store),
         leases: LeaseReader::default(),
         report: GcReport { dry_run: options.dry_run, ..GcReport::default() },
+        dropped: HashSet::new(),
+        would_go: HashSet::new(),
+        would_free: Cell::new(0),
+        young_disk: Cell::new(0),
     };
-    let outcome = cycle.run();
-    let mut report = cycle.report;
+    let mut outcome = cycle.run();
+    if goal.limits.is_limited() {
+        outcome = outcome.and_then(|()| cycle.make_room(goal));
+    }
     if !options.dry_run {
         layout.fill_reserve();
     }
     drop(lock);
-    report.seconds = started.elapsed().as_secs_f64();
-    tracing::debug!(?report, "collected");
-    outcome.map(|()| report)
+    cycle.report.seconds = started.elapsed().as_secs_f64();
+    tracing::debug!(report = ?cycle.report, "collected");
+    outcome.map(|()| cycle)
 }
 
 /// One collection, under the `gc` lock.
@@ -137,11 +175,28 @@ struct Cycle<'a> {
     marker: Marker<'a>,
     leases: LeaseReader,
     report: GcReport,
+    /// What the images are made of that were dropped to make room.
+    dropped: HashSet<Digest>,
+    /// In a dry run, what of that would go.
+    would_go: HashSet<Digest>,
+    /// In a dry run, what would be free by now, in bytes on disk.
+    would_free: Cell<u64>,
+    /// What the blobs take that are only kept for being young.
+    young_disk: Cell<u64>,
 }
 
 impl Cycle<'_> {
     fn run(&mut self) -> Result<()> {
-        self.make_room()?;
+        self.begin()?;
+        self.pass()
+    }
+
+    /// The collection itself. Once more, it begins anew: what it found before may not be so any more.
+    fn pass(&mut self) -> Result<()> {
+        (self.marker, self.leases) = (Marker::new(self.store), LeaseReader::default());
+        let report = &mut self.report;
+        (report.live, report.live_bytes, report.kept_young, report.kept_leased) = (0, 0, 0, 0);
+        self.young_disk.set(0);
         // Leases before refs: the owner of one that has ended published its ref before.
         self.reap_leases()?;
         self.mark_refs()?;
@@ -156,7 +211,7 @@ impl Cycle<'_> {
     }
 
     /// A disk may be so full that a file cannot even be renamed or removed.
-    fn make_room(&mut self) -> Result<()> {
+    fn begin(&mut self) -> Result<()> {
         if !self.options.dry_run && collector::is_low_on_space(self.layout) {
             self.layout.spend_reserve()?;
         }
@@ -165,7 +220,7 @@ impl Cycle<'_> {
 
     fn reap_leases(&mut self) -> Result<()> {
         if !self.options.dry_run {
-            self.report.leases_removed = leases::reap(self.layout).map_err(unreadable_lease)?;
+            self.report.leases_removed += leases::reap(self.layout).map_err(unreadable_lease)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@ use super::sweep::TEMPORARY;
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
 use crate::store::{collector, quarantine, suspect};
+use crate::sys::Dir;
 
 impl Cycle<'_> {
     /// Removes what was derived from blobs that are gone.
@@ -34,7 +35,8 @@ impl Cycle<'_> {
                 }
             }
         }
-        self.remove_marks()
+        let (suspects, used) = (self.layout.suspects.dir()?, self.layout.used.dir()?.cloned());
+        suspects.iter().chain(&used).try_for_each(|dir| self.remove_marks(dir))
     }
 
     /// Damaged blobs that were put away, and that are there again or that nothing needs.
@@ -58,17 +60,14 @@ impl Cycle<'_> {
         Ok(())
     }
 
-    /// Marks on damaged blobs that are gone.
-    fn remove_marks(&mut self) -> Result<()> {
-        let Some(dir) = self.layout.suspects.dir()? else {
-            return Ok(());
-        };
+    /// Marks on damaged blobs, and records of use, of blobs that are gone.
+    fn remove_marks(&self, dir: &Dir) -> Result<()> {
         for name in dir.names()? {
             let name = name?;
             if let Some(digest) = suspect::digest_of(&name)
                 && self.layout.blob_meta(&digest)?.is_none()
             {
-                self.unlink(&dir, &name)?;
+                self.unlink(dir, &name)?;
             }
         }
         Ok(())

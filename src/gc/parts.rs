@@ -20,10 +20,55 @@ impl Cycle<'_> {
             let part = PartNames::of(&digest).part;
             let is_one = name == part || self.layout.parts.meta(&part)?.is_none();
             if is_one && self.is_expired(&digest)? {
-                self.expire(&digest)?;
+                self.expire(&digest, false)?;
             }
         }
         Ok(())
+    }
+
+    /// The parts that nobody works on or has asked for, though they are not too old yet: the oldest first,
+    /// with what each takes on disk.
+    pub(super) fn abandoned_parts(&self) -> Result<Vec<(Digest, u64)>> {
+        let mut parts = Vec::new();
+        for name in self.layout.parts.names()? {
+            let Some(digest) = part_names::digest_of(&name?) else {
+                continue;
+            };
+            let names = PartNames::of(&digest);
+            if let Some(part) = self.layout.parts.meta(&names.part)?
+                && !self.marker.is_leased(&digest)
+                && !self.is_expired(&digest)?
+            {
+                parts.push((part.modified, digest, part.disk));
+            }
+        }
+        parts.sort_by_key(|(modified, digest, _)| (*modified, *digest));
+        parts.dedup_by_key(|(_, digest, _)| *digest);
+        let mut idle = Vec::new();
+        for (_, digest, disk) in parts {
+            if collector::lock_idle_part(self.layout, &digest, false)?.is_some()
+                || self.layout.parts.meta(&PartNames::of(&digest).lock)?.is_none()
+            {
+                idle.push((digest, disk));
+            }
+        }
+        Ok(idle)
+    }
+
+    /// Removes such parts until so many bytes are free; how many are.
+    pub(super) fn remove_parts(&mut self, parts: &[(Digest, u64)], wanted: u64) -> Result<u64> {
+        let mut freed = 0;
+        for (digest, disk) in parts {
+            if freed >= wanted {
+                break;
+            }
+            let before = self.report.parts_removed;
+            self.expire(digest, true)?;
+            if self.report.parts_removed > before {
+                freed += disk;
+            }
+        }
+        Ok(freed)
     }
 
     /// Whether a part is to be removed. So is a lock or a state without one, which says nothing.
@@ -45,13 +90,14 @@ impl Cycle<'_> {
         })
     }
 
-    fn expire(&mut self, digest: &Digest) -> Result<()> {
+    /// `anyway`: however old it is, if nobody works on it.
+    fn expire(&mut self, digest: &Digest, anyway: bool) -> Result<()> {
         let make = !self.options.dry_run;
         let Some(lock) = collector::lock_idle_part(self.layout, digest, make)? else {
             return Ok(());
         };
         // Again, since it may have grown until it was locked.
-        if !self.is_expired(digest)? {
+        if !anyway && !self.is_expired(digest)? {
             return Ok(());
         }
         let names = PartNames::of(digest);

@@ -2,7 +2,7 @@ use super::mark::Marker;
 use super::threads;
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
-use crate::store::BlobStore;
+use crate::store::{Blob, BlobStore};
 
 /// How many blobs are looked into at a time, by all threads together.
 const CHUNK: usize = 1024;
@@ -47,7 +47,7 @@ fn look_into(store: &BlobStore, unmarked: &mut Vec<Digest>, marker: &mut Marker<
 /// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
 /// be told, since reading failed otherwise, the collection fails.
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
-    let blob = match store.open_blob(digest) {
+    let blob = match Blob::open(store.layout(), digest) {
         Err(Error::BlobNotFound { .. }) => return Ok(None),
         // What is no file is the sweep's business. Looked at only now, for nearly all are files.
         Err(error) => match store.layout().blob_meta(digest)? {

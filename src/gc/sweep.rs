@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::mark::Keeper;
-use super::{Cycle, threads};
+use super::{Cycle, stock, threads};
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
 use crate::store::{Layout, collector, gate};
@@ -23,6 +23,7 @@ pub(super) const TEMPORARY: Duration = Duration::from_secs(24 * 60 * 60);
 struct Candidate {
     digest: Digest,
     size: u64,
+    disk: u64,
     /// Which file it was, and its time.
     found: ((u64, u64), SystemTime),
 }
@@ -80,11 +81,16 @@ impl Cycle<'_> {
                     self.report.live_bytes += meta.len;
                 }
                 Some(Keeper::Lease) => self.report.kept_leased += 1,
-                None if self.is_older(meta.modified, self.options.grace) => {
-                    let found = (meta.id, meta.modified);
-                    batch.push(Candidate { digest, size: meta.len, found });
+                None if self.is_older(meta.modified, self.options.grace)
+                    || self.dropped.contains(&digest) =>
+                {
+                    let (found, size) = ((meta.id, meta.modified), meta.len);
+                    batch.push(Candidate { digest, size, disk: meta.disk, found });
                 }
-                None => self.report.kept_young += 1,
+                None => {
+                    self.report.kept_young += 1;
+                    self.young_disk.set(self.young_disk.get().saturating_add(meta.disk));
+                }
             }
             if batch.len() == BATCH {
                 self.remove(batch)?;
@@ -102,7 +108,13 @@ impl Cycle<'_> {
             return Ok(());
         }
         if self.options.dry_run {
-            batch.drain(..).for_each(|candidate| self.count_removed(&candidate));
+            for candidate in batch.drain(..) {
+                self.count_removed(&candidate);
+                // With what is derived from it.
+                let disk = stock::size_of(self.layout, &candidate.digest)?;
+                let disk = disk.map_or(candidate.disk, |size| size.disk);
+                self.would_free.set(self.would_free.get().saturating_add(disk));
+            }
             return Ok(());
         }
         while !batch.is_empty() {
@@ -161,6 +173,8 @@ impl Cycle<'_> {
     pub(super) fn unlink(&self, dir: &Dir, name: &str) -> Result<()> {
         if !self.options.dry_run {
             dir.unlink(name)?;
+        } else if let Some(meta) = dir.meta(name)? {
+            self.would_free.set(self.would_free.get().saturating_add(meta.disk));
         }
         Ok(())
     }
@@ -211,7 +225,7 @@ fn remove_in_time(layout: &Layout, batch: &[Candidate]) -> Vec<Result<Fate>> {
 }
 
 fn remove_one(layout: &Layout, candidate: &Candidate) -> Result<Fate> {
-    let Candidate { digest, size, found } = candidate;
+    let Candidate { digest, size, found, .. } = candidate;
     let Some(dir) = layout.algorithm(digest.algorithm())? else {
         return Ok(Fate::Absent);
     };
@@ -252,7 +266,7 @@ mod tests {
         let list = || {
             drop(dir.open_or_create(&digest.hex()).unwrap());
             let meta = dir.meta(&digest.hex()).unwrap().unwrap();
-            Candidate { digest, size: meta.len, found: (meta.id, meta.modified) }
+            Candidate { digest, size: meta.len, disk: meta.disk, found: (meta.id, meta.modified) }
         };
         let listed = list();
         assert!(dir.touch(&digest.hex()).unwrap());

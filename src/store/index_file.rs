@@ -16,6 +16,10 @@ use crate::oci::{Descriptor, MediaType};
 /// and containerd's. Both are written; either is understood.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The annotation of a ref that is pinned, with this value. It is a mark on the name, and stays with it
+/// when the name comes to stand for another image.
+const PINNED: &str = "layerstore.pinned";
+const PINNED_VALUE: &str = "true";
 
 /// An entry of `index.json`: a name for an image, and a root of the collector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +30,14 @@ pub struct Ref {
     pub name: Option<String>,
     /// The index or manifest that it names.
     pub descriptor: Descriptor,
+}
+
+impl Ref {
+    /// Whether the name is pinned: the image that it stands for is not dropped to make room, and the
+    /// name not removed but by force.
+    pub fn is_pinned(&self) -> bool {
+        self.descriptor.annotations.get(PINNED).is_some_and(|value| value == PINNED_VALUE)
+    }
 }
 
 /// `index.json` as it is on disk. Whatever other tools put there is kept as it was, byte for byte.
@@ -85,9 +97,14 @@ impl IndexFile {
         self.entries.iter().any(|entry| is_named(entry, name))
     }
 
-    /// Points a name at a descriptor; whether that changed anything.
+    /// Points a name at a descriptor; whether that changed anything. A pinned name stays pinned, and
+    /// no descriptor brings a pin with it.
     pub(crate) fn set(&mut self, name: &str, target: &Descriptor) -> bool {
         let mut target = target.clone();
+        target.annotations.remove(PINNED);
+        if self.is_pinned(name) {
+            target.annotations.insert(PINNED.to_owned(), PINNED_VALUE.to_owned());
+        }
         target.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         target.annotations.insert(IMAGE_NAME.to_owned(), name.to_owned());
         // A descriptor has only strings for keys, so it always has a JSON form.
@@ -105,6 +122,32 @@ impl IndexFile {
                 true
             }
         }
+    }
+
+    /// Whether a name is pinned.
+    pub(crate) fn is_pinned(&self, name: &str) -> bool {
+        let mut named = self.entries.iter().filter(|entry| is_named(entry, name));
+        named.any(|entry| parse_entry(entry).is_ok_and(|entry| entry.is_pinned()))
+    }
+
+    /// Pins a name, or takes the pin away; whether that changed anything, or nothing if there is no
+    /// such name. Whatever else an entry says stays.
+    pub(crate) fn set_pinned(&mut self, name: &str, pinned: bool) -> Option<bool> {
+        let mut changed = None;
+        for entry in self.entries.iter_mut().filter(|entry| is_named(entry, name)) {
+            let mut value: Value = serde_json::from_str(entry.get()).ok()?;
+            let annotations = value.get_mut("annotations")?.as_object_mut()?;
+            let was = annotations.get(PINNED).is_some_and(|value| value == PINNED_VALUE);
+            match pinned {
+                true => drop(annotations.insert(PINNED.to_owned(), PINNED_VALUE.into())),
+                false => drop(annotations.shift_remove(PINNED)),
+            }
+            if was != pinned {
+                *entry = serde_json::value::to_raw_value(&value).ok()?;
+            }
+            changed = Some(changed.unwrap_or(false) || was != pinned);
+        }
+        changed
     }
 
     /// Removes a name; whether it was there.
@@ -234,6 +277,43 @@ mod tests {
         assert!(index.remove("a:1"));
         assert!(!index.remove("a:1"));
         assert_eq!(names(&index), [Some("b:1".to_owned())]);
+    }
+
+    #[test]
+    fn a_pin_stays_with_its_name_and_no_other_gets_it() {
+        let mut index = IndexFile::default();
+        index.set("a:1", &target("x"));
+        assert_eq!(index.set_pinned("b:1", true), None, "there is none");
+        assert_eq!(index.set_pinned("a:1", true), Some(true));
+        assert_eq!(index.set_pinned("a:1", true), Some(false));
+        let pinned = index.find("a:1").unwrap();
+        assert!(pinned.is_pinned());
+        index.set("b:1", &pinned.descriptor);
+        assert!(!index.find("b:1").unwrap().is_pinned(), "a descriptor brings no pin");
+        index.set("a:1", &target("yy"));
+        let mut again = IndexFile::parse(&index.to_bytes()).unwrap();
+        assert!(again.find("a:1").unwrap().is_pinned() && again.is_pinned("a:1"));
+        assert_eq!(again.find("a:1").unwrap().descriptor.size, 2);
+        assert_eq!(again.set_pinned("a:1", false), Some(true));
+        assert_eq!(again.set_pinned("a:1", false), Some(false));
+        assert!(!again.is_pinned("a:1"));
+    }
+
+    #[test]
+    fn a_pin_leaves_what_another_tool_wrote() {
+        let digest = target("x").digest;
+        let text = format!(
+            r#"{{"manifests":[{{"mediaType":"a/b","digest":"{digest}","size":1,"strange":[1],
+            "annotations":{{"k":"v","org.opencontainers.image.ref.name":"v1"}}}}]}}"#
+        );
+        let mut index = IndexFile::parse(text.as_bytes()).unwrap();
+        assert_eq!(index.set_pinned("v1", true), Some(true));
+        let written = String::from_utf8(index.to_bytes()).unwrap();
+        assert!(
+            written.contains(r#""strange":[1]"#) && written.contains(r#""k":"v""#),
+            "{written}"
+        );
+        assert!(index.find("v1").unwrap().is_pinned());
     }
 
     #[test]

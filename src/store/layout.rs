@@ -9,6 +9,7 @@ use super::access::{self, Sharing};
 use super::outboard::Outboards;
 use super::present;
 use super::suspect::Suspects;
+use super::used::Used;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir, Filesystem, Meta};
@@ -18,7 +19,7 @@ const VERSION: &str = "1";
 /// What `oci-layout` says (image specification, "oci-layout file").
 const LAYOUT_VERSION: &str = "1.0.0";
 /// The lock files: made with the store and never unlinked.
-pub(crate) const LOCKS: [&str; 4] = ["gc", "turn", "gate", "index"];
+pub(crate) const LOCKS: [&str; 5] = ["gc", "turn", "gate", "index", "space"];
 /// What is set aside so that the collector can run on a full disk.
 const RESERVE: u64 = 4 * 1024 * 1024;
 /// The largest of the small files that is read.
@@ -47,6 +48,8 @@ pub(crate) struct Layout {
     pub(crate) outboards: Outboards,
     /// `.layerstore/suspect/`.
     pub(crate) suspects: Suspects,
+    /// `.layerstore/used/`.
+    pub(crate) used: Used,
     /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
     hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
@@ -166,6 +169,7 @@ impl Layout {
             trash: part(&private, "trash")?,
             quarantine: part(&private, "quarantine")?,
             outboards: Outboards::new(&root, &private),
+            used: Used::new(&root, &private),
             hosts: OnceLock::new(),
             algorithms: Default::default(),
             settled: Default::default(),

@@ -156,6 +156,13 @@ impl Lease {
         pinned
     }
 
+    /// Says that this process is going to write these blobs, of these sizes, so that others leave it the
+    /// room. Under the lock of that.
+    pub(crate) fn want(&self, blobs: &[(Digest, u64)]) -> Result<()> {
+        let records: Vec<_> = blobs.iter().map(|(it, size)| Record::Want(*it, *size)).collect();
+        self.append(&records)
+    }
+
     /// Pins one blob; see [`Lease::pin`].
     ///
     /// # Errors

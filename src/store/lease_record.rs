@@ -18,6 +18,8 @@ pub(crate) enum Record {
     Blob(Digest),
     /// `tree`: keeps a blob and all that it is made of.
     Tree(Digest),
+    /// `want`: the process is going to write a blob of so many bytes. It keeps nothing.
+    Want(Digest, u64),
     /// `until`: the lease outlives its process, to this second of Unix time; `never` ends by itself
     /// where there is none.
     Until(Option<u64>),
@@ -32,6 +34,7 @@ impl fmt::Display for Record {
             }
             Record::Blob(digest) => write!(f, "blob {digest}"),
             Record::Tree(digest) => write!(f, "tree {digest}"),
+            Record::Want(digest, size) => write!(f, "want {digest} {size}"),
             Record::Until(Some(seconds)) => write!(f, "until {seconds}"),
             Record::Until(None) => f.write_str("until never"),
         }
@@ -51,6 +54,10 @@ impl Record {
             "holder" => Some(Record::Holder(value.to_owned())),
             "blob" => value.parse().ok().map(Record::Blob),
             "tree" => value.parse().ok().map(Record::Tree),
+            "want" => {
+                let (digest, size) = value.split_once(' ')?;
+                Some(Record::Want(digest.parse().ok()?, size.parse().ok()?))
+            }
             "until" if value == "never" => Some(Record::Until(None)),
             "until" => value.parse().ok().map(|seconds| Record::Until(Some(seconds))),
             _ => None,
@@ -93,6 +100,7 @@ mod tests {
             Record::Holder("process 7: store pull a\nb".to_owned()),
             Record::Blob(digest),
             Record::Tree(Algorithm::Sha512.digest(b"x")),
+            Record::Want(digest, 17),
             Record::Until(Some(1_800_000_000)),
             Record::Until(None),
         ]

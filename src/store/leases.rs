@@ -77,7 +77,7 @@ impl LeaseReader {
             pins.extend(records.iter().filter_map(|record| match record {
                 Record::Blob(digest) => Some(Pin::Blob(*digest)),
                 Record::Tree(digest) => Some(Pin::Tree(*digest)),
-                Record::Holder(_) | Record::Until(_) => None,
+                Record::Holder(_) | Record::Want(..) | Record::Until(_) => None,
             }));
             self.offsets.insert(name, offset + taken);
         }
@@ -125,6 +125,32 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>> {
     }
     leases.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(leases)
+}
+
+/// What the processes of live leases are going to write, but for one: blobs and their sizes. A process
+/// that has died wants nothing any more.
+pub(crate) fn wants(layout: &Layout, but: &str) -> Result<Vec<(Digest, u64)>> {
+    let mut wants = Vec::new();
+    for name in names(layout)? {
+        let name = name?;
+        let Some(file) = layout.leases.open_file(&name)?.filter(|_| name != but) else {
+            continue;
+        };
+        let handle = file.try_clone().context("read", layout.leases.path_of(&name))?;
+        let path = layout.leases.path_of(&name);
+        if Lock::try_on(file, LockMode::Shared, &path)?.is_some() {
+            continue;
+        }
+        // A lease that is damaged is the collector's to complain of: it says nothing of room.
+        let Ok((records, _)) = read(layout, &name, handle, 0) else {
+            continue;
+        };
+        wants.extend(records.into_iter().filter_map(|record| match record {
+            Record::Want(digest, size) => Some((digest, size)),
+            _ => None,
+        }));
+    }
+    Ok(wants)
 }
 
 /// Removes a lease that no process holds.
@@ -186,6 +212,7 @@ fn info(layout: &Layout, id: String, file: File) -> Result<LeaseInfo> {
             Record::Holder(holder) => info.holder = holder,
             Record::Blob(digest) => info.blobs.push(digest),
             Record::Tree(digest) => info.trees.push(digest),
+            Record::Want(..) => {}
             Record::Until(until) => info.until = until,
         }
     }

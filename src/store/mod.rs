@@ -7,18 +7,19 @@
 //!   blobs/ALGORITHM/HEX     immutable: layers, configs, manifests, indexes alike
 //!   .layerstore/
 //!     version               of everything below here; written last when a store is made
-//!     locks/{gc,turn,gate,index}
+//!     locks/{gc,turn,gate,index,space}
 //!     leases/ID             what is pinned, by live processes or until a time
 //!     parts/ALGORITHM-HEX.{part,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
+//!     used/ALGORITHM-HEX    when an image was used last: the time of an empty file
 //!     origins/              which repositories have a blob, for its repair
 //!     refs                  a copy of index.json, in case that is lost
 //!     hosts/                who is connected to where, and who is to be left alone
 //!     trash/ quarantine/ reserve
 //! ```
 //!
-//! Locks are taken in this order, and never against it: own lease, `gc`, a part's (one a task),
+//! Locks are taken in this order, and never against it: own lease, `space`, `gc`, a part's (one a task),
 //! `index`, `turn`, `gate`. A name under `blobs/` stands for bytes that are on disk; a ref stands
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
@@ -29,6 +30,7 @@ mod check;
 mod claim;
 mod closure;
 pub(crate) mod collector;
+pub(crate) mod config;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod gate;
@@ -55,8 +57,11 @@ pub(crate) mod refs;
 mod refs_copy;
 mod repair;
 mod seed;
+pub(crate) mod space;
 pub(crate) mod suspect;
+mod units;
 mod usage;
+pub(crate) mod used;
 mod verified;
 
 use std::path::Path;
@@ -68,6 +73,7 @@ pub use blob::{Blob, BlobMap};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Damage, DamageKind};
 pub use claim::{Claim, PartWatch};
 pub use closure::{Node, Role};
+pub use config::{ConfigKey, SpaceLimits, StoreConfig};
 pub use hosts::{Hosts, Queued, Slot};
 pub use index_file::Ref;
 pub use ingest::Ingest;
@@ -77,6 +83,8 @@ pub use part::Part;
 pub use part_state::Version;
 pub use pulse::Pulse;
 pub use recover::{MissingName, RefsRepair, Unnamed};
+pub use refs::Removal;
+pub use units::{parse_duration, parse_size};
 pub use usage::{Amount, BlobUsage, ImageUsage, Usage, UsageKept, UsageKinds};
 
 use access::Sharing;
@@ -156,6 +164,10 @@ impl BlobStore {
     }
 
     fn made(layout: Layout) -> Result<BlobStore> {
+        // Settings that make no sense are told to those who need one of them.
+        if let Ok(StoreConfig { group_hashes: Some(on), .. }) = config::read(&layout) {
+            layout.outboards.set_on(on);
+        }
         Ok(BlobStore { layout: Arc::new(layout) })
     }
 
@@ -164,7 +176,8 @@ impl BlobStore {
     }
 
     /// Whether the hashes of blobs' groups are computed as blobs come, kept, and compared when blobs
-    /// are read; for this value and its clones. They are unless this says otherwise: without them
+    /// are read; for this value and its clones. They are unless this, or the store's
+    /// [`config`](BlobStore::config), says otherwise: without them
     /// a put takes less processor time, and nothing notices what a disk did to a blob until the
     /// next check.
     pub fn set_group_hashes(&self, on: bool) {
@@ -281,12 +294,14 @@ impl BlobStore {
         Hosts::new(&self.layout)
     }
 
-    /// Opens a blob. It stays readable even if it is collected.
+    /// Opens a blob. It stays readable even if it is collected. To open what a ref stands for is to
+    /// use the image.
     ///
     /// # Errors
     ///
     /// [`Error::BlobNotFound`], [`Error::Io`].
     pub fn open_blob(&self, digest: &Digest) -> Result<Blob> {
+        self.layout.used.note_opened(digest);
         Blob::open(&self.layout, digest)
     }
 
@@ -340,13 +355,15 @@ impl BlobStore {
         refs::read_known(&self.layout)
     }
 
-    /// The ref of a name.
+    /// The ref of a name, whose image counts as used now.
     ///
     /// # Errors
     ///
     /// [`Error::RefNotFound`], and as of [`refs`](BlobStore::refs).
     pub fn find_ref(&self, name: &str) -> Result<Ref> {
-        refs::find(&self.layout, name)
+        let found = refs::find(&self.layout, name)?;
+        self.layout.used.note(&found.descriptor.digest);
+        Ok(found)
     }
 
     /// Pins the image of a name with all that it is made of, and says what the name stands for.
@@ -377,15 +394,6 @@ impl BlobStore {
     /// [`Error::RefNotFound`], and as of [`publish`](BlobStore::publish).
     pub fn tag(&self, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
         refs::tag(&self.layout, lease, source, name)
-    }
-
-    /// Removes names, durably; for each, whether it was there. Their blobs stay until a collection.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
-    pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
-        refs::remove(&self.layout, names)
     }
 
     /// All blobs that a root leads to, each once, parents before children.

@@ -34,6 +34,14 @@ const SPILL: usize = 64 * 1024;
 /// compared with their digest whole.
 pub(crate) const SMALL_BLOB: u64 = 64 * 1024;
 
+/// How long the file of a blob of this length is.
+pub(crate) fn size_for(len: u64) -> u64 {
+    match len > SMALL_BLOB {
+        true => len.div_ceil(GROUP as u64).saturating_mul(RECORD as u64).saturating_add(HEADER),
+        false => 0,
+    }
+}
+
 /// The directories of these files, and whether they are wanted.
 #[derive(Clone, Debug)]
 pub(crate) struct Outboards(Arc<Inner>);

@@ -1,13 +1,14 @@
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::BlobStore;
 use super::blob::Blob;
 use super::closure::{self, closure};
 use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use super::refs_copy::{self, RefsCopy};
-use super::{present, recover};
+use super::{present, recover, used};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
@@ -77,15 +78,19 @@ pub(crate) fn publish(
             Some(_) => {}
         }
     }
-    update(layout, |index| index.set(name, target))
+    update(layout, |index| Ok(index.set(name, target)))?;
+    layout.used.note(&target.digest);
+    Ok(())
 }
 
 /// Pins the image of a name, which is looked up with the collector kept out.
 pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descriptor> {
-    lease.pin_tree(|| {
-        let target = find(layout, name)?.descriptor;
-        Ok((target.digest, target))
-    })
+    lease
+        .pin_tree(|| {
+            let target = find(layout, name)?.descriptor;
+            Ok((target.digest, target))
+        })
+        .inspect(|target| layout.used.note(&target.digest))
 }
 
 /// Gives an image a second name.
@@ -122,7 +127,7 @@ fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descr
     for algorithm in Algorithm::ALL {
         layout.sync_names(algorithm)?;
     }
-    update(layout, |index| index.set(name, &target))?;
+    update(layout, |index| Ok(index.set(name, &target)))?;
     Ok(target)
 }
 
@@ -136,17 +141,83 @@ pub(crate) fn remove(layout: &Layout, names: &[String]) -> Result<Vec<bool>> {
     let mut removed = Vec::new();
     update(layout, |index| {
         removed = names.iter().map(|name| index.remove(name)).collect();
-        removed.contains(&true)
+        Ok(removed.contains(&true))
     })?;
     Ok(removed)
 }
 
+/// What became of a name that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// It was not there.
+    NotFound,
+    /// It is pinned, and stays.
+    Pinned,
+}
+
+/// Removes those names that are not pinned, durably.
+pub(crate) fn remove_unpinned(layout: &Layout, names: &[String]) -> Result<Vec<Removal>> {
+    let mut removed = Vec::new();
+    update(layout, |index| {
+        let mut remove = |name: &String| match index.is_pinned(name) {
+            true => Removal::Pinned,
+            false if index.remove(name) => Removal::Removed,
+            false => Removal::NotFound,
+        };
+        removed = names.iter().map(&mut remove).collect();
+        Ok(removed.contains(&Removal::Removed))
+    })?;
+    Ok(removed)
+}
+
+/// Removes all names of an image, durably, if nothing has changed since it was chosen: it has just these
+/// names, none is pinned, nobody has used it, and no lease keeps it. Whether it did.
+pub(crate) fn drop_image(
+    layout: &Layout,
+    target: &Digest,
+    names: &[String],
+    last_used: SystemTime,
+    is_leased: impl FnOnce() -> Result<bool>,
+) -> Result<bool> {
+    let mut dropped = false;
+    update(layout, |index| {
+        let refs = index.refs().map_err(|reason| damaged(layout, reason))?;
+        let is_one_of_them = |entry: &Ref| entry.name.as_ref().is_some_and(|it| names.contains(it));
+        // A name that other tools gave to two images is none of ours to take from one.
+        let is_as_it_was = (refs.iter())
+            .filter(|entry| entry.descriptor.digest == *target || is_one_of_them(entry))
+            .all(|it| it.descriptor.digest == *target && is_one_of_them(it) && !it.is_pinned());
+        let is_there = refs.iter().any(|entry| entry.descriptor.digest == *target);
+        let is_unused = || -> Result<bool> { Ok(used::last(layout, target)? == Some(last_used)) };
+        dropped = is_as_it_was && is_there && is_unused()? && !is_leased()?;
+        if dropped {
+            for name in names {
+                index.remove(name);
+            }
+        }
+        Ok(dropped)
+    })?;
+    Ok(dropped)
+}
+
+/// Pins a name, or takes its pin away, durably; whether that changed anything.
+pub(crate) fn set_pinned(layout: &Layout, name: &str, pinned: bool) -> Result<bool> {
+    let mut changed = None;
+    update(layout, |index| {
+        changed = index.set_pinned(name, pinned);
+        Ok(changed == Some(true))
+    })?;
+    changed.ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
+}
+
 /// Changes `index.json` under its lock: written aside, synced, renamed, and the rename synced; and its
 /// copy with it.
-fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Result<()> {
+fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> Result<bool>) -> Result<()> {
     let lock = lock(layout)?;
     let (bytes, mut index) = read_index(layout)?;
-    if change(&mut index) {
+    if change(&mut index)? {
         write(layout, &index.to_bytes())?;
     } else {
         // Whoever wrote it so may not have come so far as to sync it, or never does.
@@ -158,7 +229,37 @@ fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> bool) -> Resul
     Ok(())
 }
 
-/// Takes the lock of `index.json`.
+impl BlobStore {
+    /// Removes names, pinned or not, durably; for each, whether it was there. Their blobs stay until a collection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], [`Error::Damaged`], [`Error::NotDurable`], [`Error::Io`].
+    pub fn remove_refs(&self, names: &[String]) -> Result<Vec<bool>> {
+        remove(self.layout(), names)
+    }
+
+    /// As [`remove_refs`](BlobStore::remove_refs), but leaves names that are pinned.
+    ///
+    /// # Errors
+    ///
+    /// As of [`remove_refs`](BlobStore::remove_refs).
+    pub fn remove_unpinned_refs(&self, names: &[String]) -> Result<Vec<Removal>> {
+        remove_unpinned(self.layout(), names)
+    }
+
+    /// Pins a name, or takes its pin away, durably; whether that changed anything. What a pinned name
+    /// stands for is not dropped to make room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefNotFound`], and as of [`remove_refs`](BlobStore::remove_refs).
+    pub fn set_pinned(&self, name: &str, pinned: bool) -> Result<bool> {
+        set_pinned(self.layout(), name, pinned)
+    }
+}
+
+/// The lock of `index.json`, and of the settings.
 pub(super) fn lock(layout: &Layout) -> Result<Lock> {
     Lock::acquire(&layout.locks, "index", LockMode::Exclusive, "the lock of index.json", LIMIT)
 }

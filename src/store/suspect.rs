@@ -71,11 +71,12 @@ impl Suspects {
     }
 }
 
-pub(super) fn name(digest: &Digest) -> String {
+/// The name of what the store keeps of a blob beside it.
+pub(crate) fn name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm(), digest.hex())
 }
 
-/// Whose mark has this name.
+/// Of which blob it is that has this name.
 pub(crate) fn digest_of(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::from_hex(algorithm.parse::<Algorithm>().ok()?, hex).ok()

@@ -23,7 +23,7 @@ const MODULES: [(&str, &[&str]); 7] = [
     ("sys", &["error"]),
     ("store", &["error", "oci", "sys"]),
     ("gc", &["error", "oci", "sys", "store"]),
-    ("fetch", &["error", "oci", "sys", "store"]),
+    ("fetch", &["error", "oci", "sys", "store", "gc"]),
     // Doors for the fuzz targets, in no build but theirs and the unit tests'.
     ("fuzzing", &["fetch", "oci", "store"]),
 ];

@@ -166,10 +166,10 @@ fn check_finds_damage_and_says_whom_it_concerns() {
     let done = sandbox.run(&["check", "--quick", "--json"]);
     assert_eq!(done.code, Some(3));
     let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
-    // Beside it the one that was found before, and marked.
-    let mut damage = report["damage"].as_array().unwrap().iter();
-    let missing = damage.find(|damage| damage["kind"] == "missingBlob").unwrap();
-    assert_eq!(missing["refs"], json!(["example.org/a:1"]));
+    // What was found before is known now.
+    assert_eq!(report["damage"][0]["kind"], "wrongDigest");
+    assert_eq!(report["damage"][1]["kind"], "missingBlob");
+    assert_eq!(report["damage"][1]["refs"], json!(["example.org/a:1"]));
 }
 
 #[test]
@@ -181,6 +181,95 @@ fn check_tells_programs_how_far_it_is() {
     let value: serde_json::Value = serde_json::from_str(first).unwrap();
     assert_eq!(keys(&value), ["event", "blobs", "totalBlobs", "bytes", "totalBytes"]);
     assert_eq!(sandbox.run(&["check", "--read-data", "--progress", "none"]).err, "");
+}
+
+#[test]
+fn gc_drops_images_over_the_cap_and_says_what_is_kept() {
+    let sandbox = Sandbox::new();
+    let layers = [vec![1; 1 << 20], vec![2; 1 << 20], vec![3; 1 << 20]];
+    for (n, layer) in layers.iter().enumerate() {
+        let image = sandbox.add_image(&format!("example.org/{n}:1"), &[layer]);
+        let name = format!("sha256-{}", image.target.digest.hex());
+        let then =
+            std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * (3 - n as u64));
+        let used = sandbox.root().join(".layerstore/used").join(name);
+        for path in [used, blob_path(&sandbox.library(), &image.target.digest)] {
+            std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+        }
+    }
+    let used = sandbox.json(&["df"])["total"]["disk"].as_u64().unwrap();
+    let cap = (used - (1 << 19)).to_string();
+    let text = sandbox.ok(&["gc", "--dry-run", "--max-used-space", &cap]);
+    assert!(text.contains("would drop:    example.org/0:1, used 3 h ago, 1.0 MiB\n"), "{text}");
+    let why = sandbox.ok(&["gc", "--max-used-space", &cap, "--why", "example.org/0:1"]);
+    assert!(why.contains("its names would be dropped to make room"), "{why}");
+    let keep = ["gc", "--max-used-space", &cap, "--keep-duration", "4h"];
+    let done = sandbox.run(&keep);
+    assert_eq!(done.code, Some(9), "{done:?}");
+    assert!(done.err.contains("use within the keep-duration keeps "), "{done:?}");
+    sandbox.ok(&["pin", "example.org/0:1"]);
+    sandbox.ok(&["config", "max-used-space", &cap]);
+    let report = sandbox.json(&["gc"]);
+    let room = &report["room"];
+    assert_eq!(keys(room), ["used", "free", "over", "dropped", "kept"]);
+    assert_eq!((&room["over"], &room["kept"]), (&json!(0), &json!(null)));
+    assert_eq!(room["dropped"][0]["names"], json!(["example.org/1:1"]));
+    assert_eq!(room["used"], sandbox.json(&["df"])["total"]["disk"]);
+    let done = sandbox.run(&["--json", "gc", "--max-used-space", "1M"]);
+    assert_eq!(done.code, Some(9), "{done:?}");
+    assert!(done.err.contains("pins keep ") && done.err.contains("example.org/0:1"), "{done:?}");
+    let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["room"]["kept"]["pinnedNames"], json!(["example.org/0:1"]));
+    assert_eq!(sandbox.json(&["images"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn gc_says_why_a_blob_is_there() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.add_image("example.org/a:1", &[b"shared", b"a"]);
+    sandbox.add_image("example.org/b:1", &[b"shared"]);
+    sandbox.ok(&["pin", "example.org/a:1"]);
+    let lease = sandbox.ok(&["lease", "add", &a.target.digest.to_string()]);
+    let shared = a.layers[0].to_string();
+    let why = sandbox.json(&["gc", "--why", &shared]);
+    assert_eq!(keys(&why), ["digest", "reasons", "wouldGo", "wouldBeDropped", "young"]);
+    let reasons = why["reasons"].as_array().unwrap();
+    assert_eq!(
+        reasons[0],
+        json!({"by": "ref", "name": "example.org/a:1", "pinned": true,
+            "path": [a.target.digest.to_string(), shared]})
+    );
+    assert_eq!((reasons.len(), &reasons[1]["name"]), (3, &json!("example.org/b:1")));
+    assert_eq!((&reasons[2]["by"], &reasons[2]["id"]), (&json!("lease"), &json!(lease.trim())));
+    let text = sandbox.ok(&["gc", "--why", "example.org/a:1"]);
+    assert!(
+        text.contains("verdict:       stays\nkept by:       the ref example.org/a:1, pinned\n")
+    );
+
+    let garbage = sandbox.run_with_input(&["blob", "put", "-"], b"nobody's").out;
+    let why = sandbox.json(&["gc", "--why", garbage.trim()]);
+    assert_eq!((&why["young"], &why["wouldGo"]), (&json!(true), &json!(false)));
+    let text = sandbox.ok(&["gc", "--grace", "0s", "--why", garbage.trim()]);
+    assert!(text.contains("would go: nothing leads to it"), "{text}");
+    // What refers to an image is kept by it, with all that it is made of.
+    let store = sandbox.library();
+    let lease = store.lease("test").unwrap();
+    let layer = *crate::store_support::put(&store, &lease, b"sbom").digest();
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":
+        {{"mediaType":"a/b","digest":"{0}","size":4}},"layers":[],"subject":
+        {{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{1}","size":{2}}}}}"#,
+        layer, a.target.digest, a.target.size
+    );
+    crate::store_support::put(&store, &lease, text.as_bytes());
+    drop(lease);
+    let why = sandbox.json(&["gc", "--grace", "0s", "--why", &layer.to_string()]);
+    assert_eq!(why["reasons"], json!([{"by": "subject", "digest": a.target.digest.to_string()}]));
+    assert_eq!(why["wouldGo"], false);
+    assert_eq!(sandbox.json(&["blob", "ls"]).as_array().unwrap().len(), 9, "nothing went");
+    sandbox.fails(&["gc", "--why", "example.org/none:1"], 4, "no image");
+    let absent = format!("sha256:{}", "0".repeat(64));
+    sandbox.fails(&["gc", "--why", &absent], 4, "no blob");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_explains_itself() {
     let sandbox = Sandbox::empty();
-    let cases: [(&[&str], &[&str]); 23] = [
+    let cases: [(&[&str], &[&str]); 27] = [
         (&[], &["Usage: store [OPTIONS] <COMMAND>", "pull ", "Exit codes:", "10 no store there"]),
         (
             &["pull"],
@@ -18,7 +18,10 @@ fn every_command_explains_itself() {
         (&["images"], &["List the images"]),
         (&["inspect"], &["<REF>", "docker.io/library/alpine:latest"]),
         (&["tag"], &["<SRC> <DST>", "docker.io/library/base:1"]),
-        (&["rm"], &["<REF>...", "exit code is 3"]),
+        (&["rm"], &["<REF>...", "exit code is 3", "--force"]),
+        (&["pin"], &["<REF>...", "on the name", "lease add"]),
+        (&["unpin"], &["<REF>..."]),
+        (&["touch"], &["<REF>...", "longest ago"]),
         (&["blob"], &["ls ", "stat ", "cat ", "put "]),
         (&["blob", "ls"], &["in no order"]),
         (&["blob", "stat"], &["<DIGEST>"]),
@@ -26,12 +29,16 @@ fn every_command_explains_itself() {
         (&["blob", "put"], &["<FILE>", "possible values: sha256, sha512, blake3"]),
         (&["lease"], &["ls ", "add ", "rm "]),
         (&["lease", "add"], &["<DIGEST>...", "--ttl <DURATION>", "7d"]),
-        (&["gc"], &["--dry-run", "--grace <DURATION>", "default: 1h"]),
+        (
+            &["gc"],
+            &["--dry-run", "--grace <DURATION>", "default: 1h", "--max-used-space <SIZE>", "--why"],
+        ),
         (&["df"], &["by kind and by image", "--html"]),
         (
             &["check"],
-            &["--quick", "--read-data", "--subset <PERCENT>", "--since", "exit code is 3"],
+            &["--quick", "--read-data", "--subset <PERCENT>", "--since", "is 3 if any is left"],
         ),
+        (&["config"], &["--unset <KEY>", "max-used-space", "config.toml"]),
         (&["init"], &["another tool"]),
     ];
     for (command, lines) in cases {

@@ -45,6 +45,58 @@ fn add_index(sandbox: &Sandbox, name: &str) -> Descriptor {
 }
 
 #[test]
+fn a_pinned_name_stays() {
+    let sandbox = Sandbox::new();
+    add_full(&sandbox, "example.org/a:1");
+    add_full(&sandbox, "docker.io/library/b:latest");
+    assert_eq!(sandbox.ok(&["pin", "b"]), "pinned docker.io/library/b:latest\n");
+    assert_eq!(
+        sandbox.json(&["pin", "b"]),
+        json!([{"name": "docker.io/library/b:latest", "pinned": true, "changed": false}])
+    );
+    let list = sandbox.json(&["images"]);
+    assert_eq!((&list[0]["pinned"], &list[1]["pinned"]), (&json!(true), &json!(false)));
+    let text = sandbox.ok(&["images"]);
+    assert!(text.lines().nth(1).unwrap().ends_with("KiB  pinned"), "{text}");
+    sandbox.fails(&["rm", "b"], 1, "is pinned");
+    let done = sandbox.run(&["--json", "rm", "b", "example.org/a:1"]);
+    assert_eq!(done.code, Some(3), "{done:?}");
+    let removed: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!((&removed[0]["removed"], &removed[0]["pinned"]), (&json!(false), &json!(true)));
+    assert_eq!((&removed[1]["removed"], &removed[1]["pinned"]), (&json!(true), &json!(false)));
+    // The name moves, the pin stays; a second name has none.
+    add_index(&sandbox, "docker.io/library/b:latest");
+    sandbox.ok(&["tag", "b", "c"]);
+    let list = sandbox.json(&["images"]);
+    assert_eq!((&list[0]["pinned"], &list[1]["pinned"]), (&json!(true), &json!(false)));
+    sandbox.fails(&["pin", "none"], 4, "no image");
+    assert_eq!(sandbox.run(&["unpin", "b", "none"]).code, Some(3));
+    sandbox.ok(&["pin", "b"]);
+    assert_eq!(sandbox.ok(&["rm", "--force", "b"]), "removed docker.io/library/b:latest\n");
+}
+
+#[test]
+fn touch_says_that_an_image_is_in_use() {
+    let sandbox = Sandbox::new();
+    let image = add_full(&sandbox, "example.org/a:1");
+    let name = format!("{}-{}", image.target.digest.algorithm(), image.target.digest.hex());
+    let record = sandbox.root().join(".layerstore/used").join(name);
+    let used = || sandbox.json(&["images"])[0]["lastUsed"].as_u64().unwrap();
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for path in [&record, &blob_path(&sandbox.library(), &image.target.digest)] {
+        std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+    }
+    assert_eq!(used(), 1_000_000_000, "neither is `images` a use");
+    let line = format!("example.org/a:1@{}\n", image.target.digest);
+    assert_eq!(sandbox.ok(&["touch", "example.org/a:1"]), line);
+    assert!(used() > 1_000_000_000);
+    let done = sandbox.run(&["touch", "example.org/a:1", "example.org/none:1"]);
+    assert_eq!((done.code, done.out), (Some(3), line));
+    sandbox.fails(&["touch", "example.org/none:1"], 4, "no image");
+    assert_eq!(sandbox.json(&["touch", "example.org/a:1"])[0]["name"], "example.org/a:1");
+}
+
+#[test]
 fn images_are_listed_by_name() {
     let sandbox = Sandbox::new();
     assert_eq!(sandbox.ok(&["images"]), "NAME  DIGEST  PLATFORM  SIZE\n");
@@ -77,6 +129,8 @@ fn images_are_listed_by_name() {
             "blobs",
             "missing",
             "foreign",
+            "pinned",
+            "lastUsed",
             "error"
         ]
     );
@@ -241,7 +295,7 @@ fn rm_says_what_it_removed_and_what_was_not_there() {
     sandbox.fails(&["rm", "a", "v1"], 4, "there is no image");
     let value = sandbox.json(&["rm", "example.org/c:1"]);
     let expected = json!([
-        {"asked": "example.org/c:1", "name": "example.org/c:1", "removed": true}
+        {"asked": "example.org/c:1", "name": "example.org/c:1", "removed": true, "pinned": false}
     ]);
     assert_eq!(value, expected);
     // One bad name, and nothing is removed.

@@ -7,6 +7,7 @@ mod support;
 
 mod blobs;
 mod collect;
+mod config;
 mod globals;
 mod help;
 mod images;

@@ -9,6 +9,7 @@ mod marking;
 mod order;
 mod parts;
 mod races;
+mod room;
 mod roots;
 mod stress;
 mod sweeping;

@@ -42,11 +42,15 @@ const MAX_HOST: u64 = 256;
 /// The hashes of a blob's groups, which come with a whole blob that is large.
 const OUTBOARD: &str = ".layerstore/outboard";
 
+/// When an image was used last: empty files.
+const USED: &str = ".layerstore/used";
+
 /// The copy of `index.json`, which a collection makes where there was none.
 const COPY: &str = ".layerstore/refs";
 
 /// What is different and may not be: nothing may have gone or changed, and what is new is a part,
-/// a whole blob that has the digest it is named by, the hashes of its groups, or a note about a host.
+/// a whole blob that has the digest it is named by, the hashes of its groups, or a note about a host
+/// or about use.
 pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
     let mut harm = Vec::new();
     for (name, entry) in before {
@@ -68,7 +72,8 @@ pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
         let outboard = name
             .strip_prefix(OUTBOARD)
             .is_some_and(|rest| digest.is_empty() || after.contains_key(&format!("blobs{rest}")));
-        if !part && !blob && !host && !outboard {
+        let used = name.starts_with(USED) && *length == 0;
+        if !part && !blob && !host && !outboard && !used {
             harm.push(format!("{name} is new: {entry:?}"));
         }
     }
@@ -84,6 +89,7 @@ pub(crate) fn collected(listing: &Listing) -> Listing {
     let stays = |name: &str| {
         name.starts_with(".layerstore/parts/")
             || name.starts_with(HOSTS)
+            || name.starts_with(USED)
             || name == COPY
             || folders.iter().any(|folder| folder == name)
     };

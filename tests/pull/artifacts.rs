@@ -166,7 +166,7 @@ fn sizes_that_add_up_to_more_than_there_is() {
     });
     world.registry.push("demo", "1", &image);
     let error = world.pull("demo:1").unwrap_err();
-    assert!(matches!(error, Error::NoSpace { .. } | Error::SizeMismatch { .. }), "{error:?}");
+    assert!(matches!(error, Error::NoRoom(_) | Error::SizeMismatch { .. }), "{error:?}");
     assert_eq!(world.store.refs().unwrap(), []);
 }
 

@@ -20,6 +20,7 @@ mod policy;
 mod referrers;
 mod repair;
 mod resume;
+mod room;
 mod together;
 mod turns;
 mod versions;

@@ -34,7 +34,7 @@ KNOWN = {
     "": {"oci-layout", "index.json", "blobs", ".layerstore"},
     ".layerstore": {
         "version", "locks", "leases", "parts", "trash", "quarantine", "reserve", "hosts",
-        "outboard", "suspect", "origins", "refs",
+        "outboard", "suspect", "origins", "refs", "used", "config.toml", "usage",
     },
     ".layerstore/locks": set(layout.LOCKS),
     "blobs": set(layout.HEX),
@@ -129,6 +129,9 @@ class _Look:
             is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")
             self.name(".layerstore/leases", name, is_lease, temporary=True, modes=(0o600,))
             self.report.leases += is_lease
+        for name in layout.listing(self.at(".layerstore/used")):
+            is_image = layout.is_digest(name.replace("-", ":", 1))
+            self.name(".layerstore/used", name, is_image, modes=(0o600,))
         for name in layout.listing(self.at(".layerstore/quarantine")):
             is_blob = layout.is_digest(name.replace("-", ":", 1))
             is_index = re.fullmatch(r"index\.json-[0-9a-f]{32}", name) is not None

@@ -107,6 +107,7 @@ class Scene:
         yield lease
         yield run("lease-rm", "lease", "rm", done.stdout.decode().strip() or "none")[0]
         yield run("rm", "rm", "other:v1")[0]
+        yield run("config", "config", "keep-duration", "1h")[0]
         mend = ["check", "--repair", "--plain-http", self.server.host]
         os.unlink(os.path.join(root, "index.json"))
         self.flip(root, images["app:v1"])

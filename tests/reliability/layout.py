@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass, field
 
 HEX = {"sha256": 64, "sha512": 128, "blake3": 64}
-LOCKS = ("gc", "turn", "gate", "index")
+LOCKS = ("gc", "turn", "gate", "index", "space")
 REF_NAME = "org.opencontainers.image.ref.name"
 # The OCI image specification and Docker's: what leads to other documents, and what to blobs.
 INDEXES = (
@@ -236,6 +236,8 @@ def lease(path):
             found.trees.add(value)
         elif kind == "until" and (value == "never" or value.isdecimal()):
             found.until = value
+        elif kind == "want" and re.fullmatch(r"\S+ [0-9]+", value) and is_digest(value.split()[0]):
+            pass
         elif kind != "holder":
             raise Damage(f"{path}: a line of a lease is {line!r}")
     return found

@@ -4,7 +4,7 @@
     trace_rules.py OPERATION TRACE
 
 OPERATION is what the traced command did: init, pull, put, tag, rm, repair, quarantine, lease-add,
-lease-rm, gc, logout, library; with `-others` after it where blobs of another program were there.
+lease-rm, gc, logout, config, library; with `-others` after it where blobs of another program were there.
 Prints what is broken, a line each. A power cut finds a missing sync only where the file system has
 not made things durable of itself; these rules find it on any.
 """
@@ -19,6 +19,8 @@ import trace as traces  # noqa: E402
 
 NAMING = ("renameat", "renameat2", "linkat")
 WRITING = ("write", "writev", "pwrite64", "ftruncate", "fchmod")
+# Folders of what is no promise, is derived, or was damaged when it came there.
+UNSYNCED = ("parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used")
 BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
 
 
@@ -44,7 +46,8 @@ def bytes_before_name(trace):
     """A name stands for bytes that are on disk: written, synced, then named. Parts and leases are
     no promise to anybody, and the trash even less. What is derived may be torn, and is compared."""
     for name in trace.of(*NAMING):
-        if re.search(r"/\.layerstore/(parts|leases|trash|hosts|outboard|suspect|origins|quarantine)/", name.path):
+        folder = re.search(r"/\.layerstore/(\w+)/", name.path)
+        if folder and folder[1] in UNSYNCED:
             continue
         if name.path.startswith(os.path.dirname(name.source) + "/.new-"):
             continue
@@ -67,7 +70,7 @@ def directories_last(trace):
     """A new directory's name is durable before anything in it is promised. What processes agree on
     about hosts is no promise, nor is what is derived from blobs."""
     for made in trace.of("mkdirat"):
-        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins)(/|$)", made.path):
+        if re.search(r"/\.layerstore/(hosts|outboard|suspect|origins|used)(/|$)", made.path):
             continue
         if not trace.synced(os.path.dirname(made.path), made.end, promise(trace, made.end)):
             yield f"the directory {made.path} was promised before its name was synced"
@@ -299,7 +302,7 @@ def removal_after_durable_refs(trace):
 
 
 def change_is_durable(trace):
-    """Credentials that were forgotten stay so."""
+    """Credentials that were forgotten stay so, and settings."""
     names = list(trace.of(*NAMING))
     if not names:
         yield "nothing was changed"
@@ -358,6 +361,7 @@ RULES = {
     "quarantine": (moved_is_durable,),
     "gc": (removal_after_durable_refs,),
     "logout": (change_is_durable,),
+    "config": (change_is_durable,),
     "library": (commits_are_durable,),
 }
 # The same commands where another program wrote the blobs.

@@ -77,6 +77,7 @@ def scenarios(images):
         pull("pull of what is there", "app:v2", refs=both),
         pull("resumed pull", "app:v1", refs=["base:v1"], parts=cut),
         Scenario("tag", ["tag", "{app:v2}", tagged["ref"]], "tag", tagged, refs=both),
+        Scenario("pin", ["pin", "{app:v2}"], "pin", {"ref": "{app:v2}"}, refs=both),
         Scenario("rm", ["rm", "{app:v2}"], "rm", {"ref": "{app:v2}"}, refs=both, again=(0, 4)),
         Scenario(
             "gc", ["gc", "--grace", "0s"], "gc", {"grace": 0}, refs=both, parts=cut, extra=True

@@ -1,7 +1,9 @@
 //! The command line: every command, option and help text.
 
 mod check;
+mod config;
 mod df;
+mod gc;
 mod global;
 mod login;
 
@@ -15,7 +17,9 @@ use layerstore::oci::{Algorithm, MediaType, Platform};
 use layerstore::{Digest, Reference};
 
 pub(crate) use check::Check;
+pub(crate) use config::Config;
 pub(crate) use df::Df;
+pub(crate) use gc::Gc;
 pub(crate) use global::{Global, Progress, Switch};
 pub(crate) use login::{AuthFile, Identity, Login, Logout};
 
@@ -30,12 +34,13 @@ Examples:
   skopeo inspect oci:ROOT:NAME     other tools read the store as it is
 
 Exit codes:
-  0 done                               6 network or registry failed, after retries
-  1 anything else                      7 bytes do not match their digest
-  2 the command line is wrong          8 no space left
+  0 done                               7 bytes do not match their digest
+  1 anything else                      8 no space left
+  2 the command line is wrong          9 what is kept takes more than it may
   3 damage found, or only part done   10 no store there
   4 not found                         11 locked by another process
   5 credentials missing or refused   130, 143 interrupted, terminated
+  6 network or registry failed, after retries
 
 Results go to the standard output, everything else to the standard error.";
 
@@ -121,10 +126,44 @@ pub(crate) enum Command {
     /// Take names away
     ///
     /// What the images are made of stays on disk until it is collected. If some of the names do
-    /// not exist, the others are removed all the same, and the exit code is 3.
+    /// not exist, or are pinned, the others are removed all the same, and the exit code is 3.
     #[command(after_help = REF_HELP)]
     Rm {
         /// The names
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+        /// Pinned names too
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Keep images from being dropped to make room
+    ///
+    /// The pin is on the name: when the name comes to stand for another image, it keeps that one. A
+    /// pinned name is not removed by `store rm` without --force. To keep an image for a time only, or
+    /// under no name, see `store lease add`.
+    #[command(after_help = REF_HELP)]
+    Pin {
+        /// The images
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+
+    /// Take pins away
+    #[command(after_help = REF_HELP)]
+    Unpin {
+        /// The images
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+
+    /// Say that images are in use
+    ///
+    /// The images that were used the longest ago are the first to go when space is made. A pull, and
+    /// whatever asks the store by name for an image in order to use it, says so by itself.
+    #[command(after_help = REF_HELP)]
+    Touch {
+        /// The images
         #[arg(value_name = "REF", required = true)]
         names: Vec<String>,
     },
@@ -140,19 +179,8 @@ pub(crate) enum Command {
     /// Free what neither image names nor leases keep
     ///
     /// Pulls may run meanwhile. If anything that keeps blobs cannot be read, nothing is removed.
-    #[command(after_help = "\
-Examples:
-  store gc --dry-run       what would be removed
-  store gc --grace 0s      also what was written a moment ago")]
-    Gc {
-        /// Remove nothing, only say what would be
-        #[arg(long)]
-        dry_run: bool,
-        /// Keep blobs younger than this, for tools that write blobs first and name them later:
-        /// 90s, 30m, 1h30m, 7d [default: 1h]
-        #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-        grace: Option<Duration>,
-    },
+    #[command(after_help = gc::GC_HELP)]
+    Gc(Gc),
 
     /// Show what the store takes on disk, by kind and by image
     ///
@@ -169,6 +197,12 @@ Examples:
     /// the exit code is 3 if any is left.
     #[command(after_help = check::CHECK_HELP)]
     Check(Check),
+
+    /// Show or change the store's settings, which hold for all processes
+    ///
+    /// They are in the file .layerstore/config.toml, which may be changed by hand too: comments stay.
+    #[command(after_help = config::CONFIG_HELP)]
+    Config(Config),
 
     /// Make a store, or complete one whose making was interrupted
     ///

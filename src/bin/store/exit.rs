@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Mismatch = 7,
     /// The disk, or the user's quota on it, is full.
     NoSpace = 8,
+    /// What must not be dropped takes all the room that the store may take.
+    OverCap = 9,
     /// There is no store there.
     NoStore = 10,
     /// Somebody else holds a lock.
@@ -49,6 +51,7 @@ impl Exit {
             ErrorKind::Network => Exit::Network,
             ErrorKind::Mismatch => Exit::Mismatch,
             ErrorKind::NoSpace => Exit::NoSpace,
+            ErrorKind::OverCap => Exit::OverCap,
             ErrorKind::NoStore => Exit::NoStore,
             ErrorKind::Locked => Exit::Locked,
             _ => Exit::Other,

@@ -13,8 +13,19 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// What may lie in the root and in `.layerstore`: files, then directories.
 const IN_ROOT: (&[&str], &[&str]) = (&["oci-layout", "index.json"], &["blobs", ".layerstore"]);
 const PRIVATE: (&[&str], &[&str]) = (
-    &["version", "reserve", refs_copy::NAME],
-    &["locks", "leases", "parts", "trash", "quarantine", "outboard", "suspect", "origins", "hosts"],
+    &["version", "reserve", refs_copy::NAME, "config.toml", "usage"],
+    &[
+        "locks",
+        "leases",
+        "parts",
+        "trash",
+        "quarantine",
+        "outboard",
+        "suspect",
+        "origins",
+        "used",
+        "hosts",
+    ],
 );
 
 /// Looks at every name in the store, and at no byte of a blob. The large blobs.

@@ -31,7 +31,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
     pub(crate) progress: Progress,
 
-    /// Whether the hashes of blobs' groups are kept, and compared when blobs are read
+    /// Whether the hashes of blobs' groups are kept, and compared when blobs are read [default: as
+    /// `store config` says, else on]
     #[arg(
         long,
         global = true,
@@ -39,16 +40,14 @@ pub(crate) struct Global {
         env = "STORE_GROUP_HASHES",
         hide_env_values = true,
         hide_possible_values = true,
-        value_enum,
-        default_value_t
+        value_enum
     )]
-    pub(crate) group_hashes: Switch,
+    pub(crate) group_hashes: Option<Switch>,
 }
 
 /// On or off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
-    #[default]
     On,
     Off,
 }

@@ -30,11 +30,16 @@ struct Row {
     missing: u64,
     /// Foreign layers that are not there, which is no damage.
     foreign: u64,
+    /// Whether the name is pinned.
+    pinned: bool,
+    /// When it was used last.
+    last_used: Option<u64>,
     error: Option<String>,
 }
 
 impl Row {
     fn new(store: &BlobStore, entry: Ref) -> Row {
+        let pinned = entry.is_pinned();
         let mut row = Row {
             name: entry.name,
             digest: entry.descriptor.digest,
@@ -44,8 +49,14 @@ impl Row {
             blobs: 0,
             missing: 0,
             foreign: 0,
+            pinned,
+            last_used: None,
             error: None,
         };
+        match store.last_used(&row.digest) {
+            Ok(last) => row.last_used = last.map(human::unix),
+            Err(error) => row.error = Some(error.to_string()),
+        }
         match Image::read(store, &entry.descriptor) {
             Ok(image) => {
                 row.platforms = image.platforms(store).iter().map(Platform::to_string).collect();
@@ -75,6 +86,11 @@ impl Row {
             }
             (None, 0) => String::new(),
             (None, missing) => format!("incomplete: {} missing", human::count(missing, "blob")),
+        };
+        let mark = match (self.pinned, mark.is_empty()) {
+            (false, _) => mark,
+            (true, true) => "pinned".to_owned(),
+            (true, false) => format!("pinned, {mark}"),
         };
         let name = self.shown_name().to_owned();
         [name, human::short(&self.digest), platforms, human::size(self.size), mark]

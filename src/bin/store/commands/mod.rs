@@ -2,6 +2,7 @@
 
 mod blob;
 mod check;
+mod config;
 mod df;
 mod digest;
 mod gc;
@@ -10,11 +11,13 @@ mod init;
 mod inspect;
 mod lease;
 mod login;
+mod pin;
 mod pull;
 mod repair;
 mod rm;
 mod tag;
 mod tags;
+mod touch;
 mod version;
 
 use std::path::PathBuf;
@@ -31,7 +34,7 @@ type Outcome = Result<Exit, Failure>;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
-    let group_hashes = cli.global.group_hashes == Switch::On;
+    let group_hashes = cli.global.group_hashes.map(|it| it == Switch::On);
     let place = Place { root: cli.global.root, shared: cli.global.shared, group_hashes };
     let progress = cli.global.progress;
     match cli.command {
@@ -43,12 +46,16 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Outcome {
         Command::Images => images::run(&place.open()?, out),
         Command::Inspect { name } => inspect::run(&place.open()?, &name, out),
         Command::Tag { source, name } => tag::run(&place, &source, &name, out),
-        Command::Rm { names } => rm::run(&place.open()?, &names, out),
+        Command::Rm { names, force } => rm::run(&place.open()?, &names, force, out),
+        Command::Pin { names } => pin::run(&place.open()?, &names, true, out),
+        Command::Unpin { names } => pin::run(&place.open()?, &names, false, out),
+        Command::Touch { names } => touch::run(&place.open()?, &names, out),
         Command::Blob(command) => blob::run(&place, command, out),
         Command::Lease(command) => lease::run(&place.open()?, command, out),
-        Command::Gc { dry_run, grace } => gc::run(&place.open()?, dry_run, grace, out),
+        Command::Gc(args) => gc::run(&place.open()?, &args, out),
         Command::Df(args) => df::run(&place.open()?, &args, cli.global.verbose > 0, out),
         Command::Check(args) => check::run(&place.open()?, args, progress, out),
+        Command::Config(args) => config::run(&place.open()?, &args, out),
         Command::Init => init::run(&place, out),
         Command::Version => version::run(out),
     }
@@ -60,7 +67,8 @@ struct Place {
     root: Option<PathBuf>,
     /// Whether others may write to it.
     shared: bool,
-    group_hashes: bool,
+    /// What was said; else the store's settings count.
+    group_hashes: Option<bool>,
 }
 
 impl Place {
@@ -85,7 +93,9 @@ impl Place {
     }
 
     fn set(&self, store: BlobStore) -> BlobStore {
-        store.set_group_hashes(self.group_hashes);
+        if let Some(on) = self.group_hashes {
+            store.set_group_hashes(on);
+        }
         store
     }
 }

@@ -71,6 +71,10 @@ impl Story {
                     format!("{}, left out; --include-foreign fetches it", human::size(*size));
                 Some(line(digest, "foreign", text))
             }
+            Event::Dropped { digest, names, freed } => {
+                let text = format!("{}, to make room: {}", human::size(*freed), names.join(" "));
+                Some(line(digest, "dropped", text))
+            }
             Event::Reused { digest, size } => Some(line(digest, "there", human::size(*size))),
             Event::Started { digest, resumed, .. } => {
                 self.started.insert(*digest, *resumed);

@@ -2,7 +2,13 @@
 //!
 //! The disk is a small tmpfs, which only root can mount.
 
+#[cfg(feature = "cli")]
+mod capped;
+#[path = "../store_support/mod.rs"]
 mod store_support;
+#[cfg(feature = "cli")]
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,0 +1,139 @@
+//! Finding room for a pull before its first byte.
+
+use std::time::{Duration, Instant};
+
+use super::{DroppedImage, GcOptions, Goal, collect_for};
+use crate::error::{Cap, Error, Kept, Result, Room};
+use crate::oci::Digest;
+use crate::store::space::{self, Needs};
+use crate::store::{BlobStore, Lease, SpaceLimits, config};
+
+/// How long the end of another collection is waited for, where one is needed here.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Lets a pull begin that lacks these blobs, which its lease pins: there is room for them beside what
+/// other pulls have still to write, and it is theirs until the lease ends. In a store with limits
+/// room is made where there is none; the images that were dropped for it.
+///
+/// Without limits, this costs a look at the file system and at the leases of other pulls.
+pub(crate) fn admit(
+    store: &BlobStore,
+    lease: &Lease,
+    wanted: &[(Digest, u64)],
+) -> Result<Vec<DroppedImage>> {
+    let layout = store.layout();
+    let limits = config::read(layout)?.space;
+    // One after the other, or two would take the same room, or refuse it to each other.
+    let lock = space::lock(layout)?;
+    let needs = space::needs(layout, lease, wanted)?;
+    let mut asked = Asked { store, lease, wanted, limits, needs, used: None };
+    let mut dropped = Vec::new();
+    if !asked.fits()? {
+        dropped = asked.make_room()?;
+    }
+    lease.want(wanted)?;
+    asked.note()?;
+    drop(lock);
+    Ok(dropped)
+}
+
+/// What is asked for, under the lock of room.
+struct Asked<'a> {
+    store: &'a BlobStore,
+    lease: &'a Lease,
+    wanted: &'a [(Digest, u64)],
+    limits: SpaceLimits,
+    needs: Needs,
+    /// The most that the store takes, with what others have still to write, and whether it was
+    /// measured now. Known where it is limited.
+    used: Option<(u64, bool)>,
+}
+
+impl Asked<'_> {
+    /// Whether there is room for it. What is noted of the store's size is too large, if anything: only
+    /// where that is too much the store is measured.
+    fn fits(&mut self) -> Result<bool> {
+        let layout = self.store.layout();
+        if self.limits.max_used.is_some() {
+            let noted = space::noted(layout)?.map(|bytes| (bytes, false));
+            self.used = noted.filter(|(bytes, _)| self.is_within(*bytes));
+            if self.used.is_none() {
+                self.measure()?;
+            }
+        }
+        let used = self.used.map_or(0, |(bytes, _)| bytes);
+        Ok(self.is_within(used) && self.is_free(space::free(layout)?, used))
+    }
+
+    fn measure(&mut self) -> Result<u64> {
+        // What others lack first: what they write meanwhile is counted twice rather than not at all.
+        let used = space::used(self.store.layout())?;
+        self.used = Some((used.saturating_add(self.needs.others), true));
+        Ok(used)
+    }
+
+    fn is_within(&self, used: u64) -> bool {
+        let max = self.limits.max_used.unwrap_or(u64::MAX);
+        used.saturating_add(self.needs.own) <= max
+    }
+
+    fn is_free(&self, free: u64, used: u64) -> bool {
+        let (all, min) = (self.all(), self.limits.min_free.unwrap_or(0));
+        let is_reserved = self.used.is_some()
+            && used.saturating_add(self.needs.own) <= self.limits.reserved.unwrap_or(0);
+        free >= all.saturating_add(if is_reserved { 0 } else { min })
+    }
+
+    fn all(&self) -> u64 {
+        self.needs.own.saturating_add(self.needs.others)
+    }
+
+    fn make_room(&mut self) -> Result<Vec<DroppedImage>> {
+        if !self.limits.is_limited() {
+            return Err(self.no_room(None)?);
+        }
+        let limits = SpaceLimits {
+            max_used: self.limits.max_used.map(|max| max.saturating_sub(self.all())),
+            min_free: Some(self.limits.min_free.unwrap_or(0).saturating_add(self.all())),
+            ..self.limits
+        };
+        let goal = Goal { limits, or_nothing: true };
+        let begun = Instant::now();
+        let room = loop {
+            match collect_for(self.store, &GcOptions::default(), &goal) {
+                Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                collected => break collected?.room.unwrap_or_default(),
+            }
+        };
+        // What others wrote since their needs were looked at was counted twice.
+        self.needs = space::needs(self.store.layout(), self.lease, self.wanted)?;
+        if room.over > 0 && !self.fits()? {
+            return Err(self.no_room(Some((room.used, room.kept.unwrap_or_default())))?);
+        }
+        self.measure()?;
+        Ok(room.dropped)
+    }
+
+    fn no_room(&self, kept: Option<(u64, Kept)>) -> Result<Error> {
+        let layout = self.store.layout();
+        let free = space::free(layout)?;
+        let path = layout.root.path().to_path_buf();
+        let mut room = Room::new(path, self.needs.own, free, self.needs.others);
+        let SpaceLimits { max_used, min_free, .. } = self.limits;
+        room.cap = kept.map(|(used, kept)| Cap::new(max_used, min_free, used, kept));
+        Ok(Error::NoRoom(Box::new(room)))
+    }
+
+    /// Notes what the store is going to take at most, for those who come next.
+    fn note(&self) -> Result<()> {
+        match self.used {
+            Some((bytes, measured)) => {
+                let bytes = bytes.saturating_add(self.needs.own);
+                space::note(self.store.layout(), bytes, measured)
+            }
+            None => Ok(()),
+        }
+    }
+}
