@@ -39,12 +39,12 @@ fn a_pull_drops_what_was_used_the_longest_ago() {
     let images: Vec<Image> =
         (0..4).map(|n| push(&world, &format!("demo{n}"), &[100, sizes[n]])).collect();
     let cap = limited(&world, 5 * MIB);
-    for n in 0..4 {
+    for (n, image) in images.iter().enumerate() {
         let (observer, events) = recorder();
         run(world.puller().observer(observer).pull(&world.reference(&format!("demo{n}:1"))))
             .unwrap();
         assert!(du(&world) <= cap, "{} of {cap}", du(&world));
-        world.assert_has(&format!("demo{n}:1"), &images[n]);
+        world.assert_has(&format!("demo{n}:1"), image);
         let heard = events.lock().unwrap();
         let dropped = heard.iter().find_map(|event| match event {
             Event::Dropped { names, freed, .. } => Some((names.clone(), *freed)),
@@ -54,7 +54,7 @@ fn a_pull_drops_what_was_used_the_longest_ago() {
             (n >= 2).then(|| vec![world.reference(&format!("demo{}:1", n - 2)).to_string()]);
         assert_eq!(dropped.as_ref().map(|(names, _)| names), expected.as_ref());
         assert!(dropped.is_none_or(|(_, freed)| freed >= 2 * MIB));
-        age(&world, &images[n], 60 - n as u64);
+        age(&world, image, 60 - n as u64);
     }
     assert_eq!(world.store.refs().unwrap().len(), 2);
     // What is there needs no room, however little there may be.

@@ -93,7 +93,7 @@ impl World {
     fn assert_whole(&self, store: &BlobStore, n: u64) {
         for (digest, content) in self.images[n as usize].closure() {
             let blob = store.open_blob(&digest.parse::<Digest>().unwrap()).unwrap();
-            assert_eq!(blob.len(), content.len() as u64);
+            assert_eq!(blob.len(), content.len());
             blob.verify().unwrap();
         }
     }
