@@ -36,6 +36,14 @@
 //! # Ok::<(), layerstore::Error>(())
 //! ```
 #![cfg_attr(
+    not(feature = "fetch"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the transfer needs more of the store than others do"
+    )
+)]
+#![cfg_attr(
     not(test),
     deny(
         clippy::disallowed_methods,
