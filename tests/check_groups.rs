@@ -73,6 +73,7 @@ fn a_flipped_bit_is_found_and_its_place_told() {
             "it is known"
         );
         overwrite(&store, &layer, at as u64, &[bytes[at]]);
+        assert!(default(&store).is_sound(), "the mark is taken back");
     }
     assert!(default(&store).is_sound());
 }
