@@ -121,6 +121,12 @@ impl Expected {
         self.blobs.get(&blob) == Some(&true)
     }
 
+    /// Whether a ref or a lease names it as something that may be made of others.
+    pub(crate) fn is_root(&self, blob: usize) -> bool {
+        self.refs.values().chain(self.lasting.values()).any(|root| *root == blob)
+            || self.leases.values().any(|pins| pins.trees.contains(&blob))
+    }
+
     /// A blob and all that it leads to, as far as it is there.
     pub(crate) fn tree(&self, root: usize, found: &mut BTreeSet<usize>) {
         found.insert(root);
