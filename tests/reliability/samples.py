@@ -8,7 +8,7 @@ import os
 import random
 import zlib
 
-from layout import INDEXES, MANIFESTS, REF_NAME
+from layout import INDEXES, LOCKS, MANIFESTS, REF_NAME
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -128,7 +128,7 @@ def make_store(root):
         os.mkdir(os.path.join(root, folder), 0o700)
     for folder in ("locks", "leases", "parts", "trash", "quarantine", "hosts"):
         os.mkdir(os.path.join(root, ".layerstore", folder), 0o700)
-    for lock in ("gc", "turn", "gate", "index"):
+    for lock in LOCKS:
         write(os.path.join(root, ".layerstore/locks", lock), b"", 0o600)
     write(os.path.join(root, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}', 0o644)
     write(os.path.join(root, ".layerstore/version"), b"1\n", 0o644)
