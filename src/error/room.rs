@@ -78,7 +78,10 @@ impl fmt::Display for Room {
         }
         write!(f, ", and {reserved} are reserved for other pulls; ")?;
         match cap {
-            None => f.write_str("`store gc` frees what no image uses"),
+            None => {
+                let missing = needed.saturating_add(*reserved).saturating_sub(*free);
+                write!(f, "{missing} are missing, and `store gc` frees what no image uses")
+            }
             Some(cap) => write!(
                 f,
                 "nothing was dropped, for that would not be enough: {}; unpin or remove images, or \
@@ -130,7 +133,7 @@ mod tests {
         assert_eq!(
             room.to_string(),
             "there is no room for 100 bytes in /srv/x: 40 are free, and 7 are reserved for other \
-             pulls; `store gc` frees what no image uses"
+             pulls; 67 are missing, and `store gc` frees what no image uses"
         );
         let pinned_names = vec!["a:1".to_owned(), "b:1".to_owned()];
         let kept = Kept { pinned_names, pinned: 11, recent: 12, ..Kept::default() };
