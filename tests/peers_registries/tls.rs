@@ -1,5 +1,9 @@
 //! TLS as docker-registry speaks it, with a certificate of the test's own authority.
 
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
 use super::authority::{Authority, Pair};
 use super::{User, start};
 
@@ -59,4 +63,59 @@ fn nothing_falls_back_from_tls_or_to_it() {
     let secure = with(&user, &Authority::new().certify("127.0.0.1"));
     let name = format!("{}/real/debian:v1", secure.address);
     user.is_refused(&["--plain-http", &name], 6, "400");
+}
+
+/// A server of OpenSSL that speaks one version of TLS and no other.
+struct Speaks {
+    server: Child,
+    address: String,
+}
+
+impl Speaks {
+    fn start(user: &User, pair: &Pair, version: &str) -> Speaks {
+        let cert = user.write("old/tls.crt", &pair.cert);
+        let key = user.write("old/tls.key", &pair.key);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        // Debian's OpenSSL allows the old ones at this level only.
+        let server = Command::new("openssl")
+            .args(["s_server", "-quiet", "-www", "-accept", &address, version])
+            .args(["-cipher", "ALL:@SECLEVEL=0", "-cert"])
+            .args([cert.as_path(), "-key".as_ref(), key.as_path()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while TcpStream::connect(&address).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Speaks { server, address }
+    }
+}
+
+impl Drop for Speaks {
+    fn drop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs Debian's docker-registry, skopeo and umoci: run ./tests/all"]
+fn nothing_older_than_tls_1_2_is_spoken() {
+    let authority = Authority::new();
+    let pair = authority.certify("127.0.0.1");
+    // What the server says about itself comes as an answer, and is no manifest.
+    let (refused, spoken) = ((6, "ProtocolVersion"), (1, "not a usable manifest"));
+    for (version, (code, reason)) in
+        [("-tls1", refused), ("-tls1_1", refused), ("-tls1_2", spoken), ("-tls1_3", spoken)]
+    {
+        let user = User::new();
+        let server = Speaks::start(&user, &pair, version);
+        let ca = user.write("ca.pem", &authority.pem);
+        let name = format!("{}/real/debian:v1", server.address);
+        println!("{version}");
+        user.is_refused(&["--ca-file", ca.to_str().unwrap(), &name], code, reason);
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::support::{Bearer, images};
+use crate::support::{Action, Bearer, Fault, images};
 use layerstore::fetch::{Credentials, StaticCredentials};
 
 #[test]
@@ -152,4 +152,50 @@ fn one_blob_with_two_sizes_or_two_natures_is_refused() {
     });
     world.registry.push("demo", "same", &same);
     world.pull("demo:same").unwrap();
+}
+
+#[test]
+fn small_blobs_come_before_large_ones_and_the_config_before_all() {
+    let world = World::new();
+    let image = images::synthetic(&[300_000, 20_000, 200_000, 10_000]);
+    world.registry.push("demo", "1", &image);
+    run(world.puller().concurrency(1).pull(&world.reference("demo:1"))).unwrap();
+    let requests = world.registry.requests();
+    let asked: Vec<&str> = requests
+        .iter()
+        .filter_map(|request| request.path.split_once("/blobs/").map(|(_, digest)| digest))
+        .collect();
+    let layers = [3, 1, 2, 0].map(|n| image.layers[n].digest.as_str());
+    assert_eq!(asked[0], image.config.as_ref().unwrap().digest);
+    assert_eq!(asked[1..], layers);
+}
+
+#[test]
+fn no_more_blobs_are_fetched_at_once_than_was_said() {
+    for limit in [1, 3] {
+        let world = World::new();
+        let image = images::synthetic(&[1000, 2000, 3000, 4000, 5000, 6000]);
+        world.registry.push("demo", "1", &image);
+        // Each waits until as many are held as may be; one more would be held beside them.
+        for layer in &image.layers {
+            world.registry.fault(Fault::on("GET", &layer.digest).then(Action::Hold(100)));
+        }
+        let (puller, reference) = (world.puller().concurrency(limit), world.reference("demo:1"));
+        let mut most = 0;
+        std::thread::scope(|scope| {
+            let pull = scope.spawn(|| run(puller.pull(&reference)));
+            while !pull.is_finished() {
+                if world.registry.held() >= limit || pull.is_finished() {
+                    std::thread::sleep(Duration::from_millis(50));
+                    most = most.max(world.registry.held());
+                    world.registry.clear_faults();
+                    world.registry.release();
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            pull.join().unwrap().unwrap();
+        });
+        assert_eq!(most, limit, "held at once");
+        world.assert_has("demo:1", &image);
+    }
 }
