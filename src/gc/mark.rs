@@ -3,9 +3,10 @@ use std::collections::{HashMap, HashSet};
 use super::live::Live;
 use super::threads;
 use crate::error::{Error, Result};
-use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE, MediaType};
+use crate::oci::{Descriptor, Digest, Document};
 use crate::store::leases::Pin;
-use crate::store::{Blob, BlobStore, Ref};
+use crate::store::reading::{self, Found, Reading};
+use crate::store::{BlobStore, Ref};
 
 /// How many targets of refs are read at a time, by all threads together: what they are made of is
 /// in memory until it is marked.
@@ -43,17 +44,6 @@ struct Marked {
 struct Step {
     digest: Digest,
     reading: Reading,
-}
-
-enum Reading {
-    /// It is made of nothing else.
-    Leaf,
-    /// A ref says that it is an index or a manifest.
-    Root(MediaType),
-    /// An index says that it is an index or a manifest.
-    Child(MediaType),
-    /// It may be either, or neither.
-    Unknown,
 }
 
 impl<'a> Marker<'a> {
@@ -119,7 +109,7 @@ impl<'a> Marker<'a> {
         if self.by_refs.documents.contains(digest) {
             return Ok(Content::Leaf);
         }
-        match self.read(digest, &Reading::of(media_type, Reading::Root))? {
+        match self.read(digest, &Reading::of_root(media_type))? {
             Content::Absent => Err(Error::BlobNotFound { digest: *digest }),
             content => Ok(content),
         }
@@ -197,35 +187,12 @@ impl<'a> Marker<'a> {
             || keeper == Keeper::Lease && self.by_leases.documents.contains(digest)
     }
 
-    /// Reads a document, its digest verified. It may be absent, as a platform that was not pulled
-    /// is, or turn out to be a blob of another kind.
-    ///
-    /// What a ref calls an index or a manifest and cannot be read as one is an error, also where the
-    /// bytes are those of the digest: another program may know what it is made of. An index, which
-    /// anybody may have written, is not trusted to stop every collection so: its child is then
-    /// what it looks like.
     fn read(&self, digest: &Digest, reading: &Reading) -> Result<Content> {
-        if matches!(reading, Reading::Leaf) {
-            return Ok(Content::Leaf);
-        }
-        let blob = match Blob::open(self.store.layout(), digest) {
-            Err(Error::BlobNotFound { .. }) => return Ok(Content::Absent),
-            opened => opened?,
-        };
-        let size = blob.len();
-        let document = match reading {
-            Reading::Root(media_type) => {
-                let parsed = Document::parse(&blob.read_small(size)?, media_type);
-                Some(parsed.map_err(|error| error.of_document(digest))?)
-            }
-            _ if size > MAX_DOCUMENT_SIZE => None,
-            Reading::Child(media_type) => {
-                let bytes = blob.read_small(size)?;
-                Document::parse(&bytes, media_type).ok().or_else(|| Document::sniff(&bytes))
-            }
-            Reading::Unknown | Reading::Leaf => Document::sniff(&blob.read_small(size)?),
-        };
-        Ok(document.as_ref().map_or(Content::Leaf, |it| Content::Parent(Step::below(it))))
+        Ok(match reading::read(self.store.layout(), digest, reading)? {
+            Found::Absent => Content::Absent,
+            Found::Other => Content::Leaf,
+            Found::Document(document) => Content::Parent(Step::below(&document)),
+        })
     }
 
     /// Which lease an error is about. Only asked when there is one, so it may take its time.
@@ -249,27 +216,12 @@ impl Step {
         let is_index = matches!(document, Document::Index(_));
         let step = |child: &Descriptor| Step {
             digest: child.digest,
-            reading: match is_index {
-                true => Reading::of(&child.media_type, Reading::Child),
-                false => Reading::Leaf,
-            },
+            reading: Reading::of_child(&child.media_type, is_index),
         };
         document.children().map(step).collect()
     }
 
     fn unknown(digest: Digest) -> Step {
         Step { digest, reading: Reading::Unknown }
-    }
-}
-
-impl Reading {
-    fn of(media_type: &MediaType, declared: impl Fn(MediaType) -> Reading) -> Reading {
-        match media_type.kind() {
-            BlobKind::Index | BlobKind::Manifest | BlobKind::Schema1 => {
-                declared(media_type.clone())
-            }
-            // Another tool's word for what may well be a document.
-            BlobKind::Other => Reading::Unknown,
-        }
     }
 }

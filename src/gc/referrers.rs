@@ -1,8 +1,8 @@
 use super::mark::Marker;
 use super::threads;
-use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
-use crate::store::{Blob, BlobStore};
+use crate::error::Result;
+use crate::oci::{Algorithm, Digest};
+use crate::store::{BlobStore, reading};
 
 /// How many blobs are looked into at a time, by all threads together.
 const CHUNK: usize = 1024;
@@ -47,25 +47,12 @@ fn look_into(store: &BlobStore, unmarked: &mut Vec<Digest>, marker: &mut Marker<
 /// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
 /// be told, since reading failed otherwise, the collection fails.
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
-    let blob = match Blob::open(store.layout(), digest) {
-        Err(Error::BlobNotFound { .. }) => return Ok(None),
+    match reading::sniff(store.layout(), digest) {
         // What is no file is the sweep's business. Looked at only now, for nearly all are files.
         Err(error) => match store.layout().blob_meta(digest)? {
-            Some(meta) if meta.is_file => return Err(error),
-            _ => return Ok(None),
+            Some(meta) if meta.is_file => Err(error),
+            _ => Ok(None),
         },
-        Ok(blob) => blob,
-    };
-    let size = blob.len();
-    if size > MAX_DOCUMENT_SIZE {
-        return Ok(None);
-    }
-    // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
-    if !blob.first_byte_unverified()?.is_some_and(|first| b"{ \t\r\n".contains(&first)) {
-        return Ok(None);
-    }
-    match blob.read_small(size) {
-        Err(Error::DigestMismatch { .. } | Error::TooLarge { .. }) => Ok(None),
-        bytes => Ok(Document::sniff(&bytes?).and_then(|it| it.subject().map(|to| to.digest))),
+        Ok(found) => Ok(found.and_then(|(_, it)| it.subject().map(|to| to.digest))),
     }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use super::Cycle;
-use crate::error::Result;
-use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
-use crate::store::{Blob, BlobStore, Layout, refs, used};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest};
+use crate::store::{BlobStore, Layout, reading, refs, used};
 
 /// Why an image is not dropped. The first that holds is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,20 +197,12 @@ fn blobs_of(cycle: &Cycle<'_>, target: &Descriptor) -> Result<Vec<Digest>> {
 
 /// A blob and what it is made of, if it is a document.
 pub(super) fn tree(store: &BlobStore, root: &Digest) -> Result<Vec<Digest>> {
-    let blob = match Blob::open(store.layout(), root) {
-        Err(crate::error::Error::BlobNotFound { .. }) => return Ok(Vec::new()),
-        opened => opened?,
+    let target = match reading::descriptor_of(store.layout(), root) {
+        Err(Error::BlobNotFound { .. }) => return Ok(Vec::new()),
+        Ok(None) => return Ok(vec![*root]),
+        found => found?,
     };
-    let size = blob.len();
-    if size > MAX_DOCUMENT_SIZE {
-        return Ok(vec![*root]);
-    }
-    let media_type = match Document::sniff(&blob.read_small(size)?) {
-        None => return Ok(vec![*root]),
-        Some(Document::Index(index)) => index.media_type,
-        Some(Document::Manifest(manifest)) => manifest.media_type,
-    };
-    let nodes = store.closure(&Descriptor::new(media_type, *root, size))?;
+    let nodes = target.map_or(Ok(Vec::new()), |target| store.closure(&target))?;
     Ok(nodes.into_iter().map(|node| node.descriptor.digest).collect())
 }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::stock::tree;
 use super::{GcOptions, Goal, cycle};
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest, Document, MAX_DOCUMENT_SIZE};
-use crate::store::{Blob, BlobStore, LeaseState, Ref};
+use crate::oci::{Algorithm, Digest, Document};
+use crate::store::{BlobStore, LeaseState, Ref, reading};
 
 /// What keeps a blob, and whether a collection would remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,20 +138,8 @@ fn path_to(store: &BlobStore, root: &Digest, wanted: &Digest) -> Result<Option<V
     Ok(None)
 }
 
-/// What a blob is, if it is a document.
 fn document(store: &BlobStore, digest: &Digest) -> Result<Option<Document>> {
-    let blob = match Blob::open(store.layout(), digest) {
-        Err(Error::BlobNotFound { .. }) => return Ok(None),
-        opened => opened?,
-    };
-    let size = blob.len();
-    if size > MAX_DOCUMENT_SIZE || blob.first_byte_unverified()?.is_none_or(|it| it != b'{') {
-        return Ok(None);
-    }
-    match blob.read_small(size) {
-        Err(Error::DigestMismatch { .. }) => Ok(None),
-        bytes => Ok(Document::sniff(&bytes?)),
-    }
+    Ok(reading::sniff(store.layout(), digest)?.map(|(_, document)| document))
 }
 
 /// What a blob is about, by its being, or being part of, a document with a subject.

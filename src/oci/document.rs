@@ -74,6 +74,14 @@ impl Document {
         shape.parse_as(bytes, declared)
     }
 
+    /// What it says that it is, or what it was announced as.
+    pub fn media_type(&self) -> &MediaType {
+        match self {
+            Document::Index(index) => &index.media_type,
+            Document::Manifest(manifest) => &manifest.media_type,
+        }
+    }
+
     /// Parses a blob that nothing describes, or says that it is neither index nor manifest.
     ///
     /// For pins and for entries of `index.json` by other tools, which carry a digest only.

@@ -82,12 +82,16 @@ impl Blob {
         self.file
     }
 
-    /// The first byte, if there is one, compared with nothing.
-    pub(crate) fn first_byte_unverified(&self) -> Result<Option<u8>> {
+    /// Whether it is small enough for an index or a manifest, and begins as a JSON object does (RFC
+    /// 8259, section 2), and no compressed layer. One byte of it is read, and compared with nothing.
+    pub(crate) fn may_be_document(&self) -> Result<bool> {
+        if self.len() > MAX_DOCUMENT_SIZE {
+            return Ok(false);
+        }
         let mut first = [0];
         let read = sys::read_some_at(&self.file, &mut first, 0);
         let read = read.context("read", self.digest.to_string())?;
-        Ok((read > 0).then_some(first[0]))
+        Ok(read > 0 && b"{ \t\r\n".contains(&first[0]))
     }
 
     /// Maps the blob into memory without checking its bytes against the digest.

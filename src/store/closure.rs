@@ -1,11 +1,10 @@
 use std::collections::HashSet;
 
-use super::blob::{Blob, read_document};
+use super::blob::read_document;
 use super::layout::Layout;
+use super::reading;
 use crate::error::{Error, Result};
-use crate::oci::{
-    BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS, MAX_DOCUMENT_SIZE,
-};
+use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS};
 
 /// What a blob is to the image that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -47,24 +46,17 @@ pub(crate) fn walk(layout: &Layout, root: &Descriptor) -> Result<Vec<(Node, Opti
     Ok(walk.nodes)
 }
 
-/// The blobs that a root leads to, itself among them; fails if something is missing of what a blob is made of, be it an index, a manifest or neither.
-/// Platforms of an index that were not pulled are not missing, but one of them has to be there: of
+/// The blobs that a root leads to, itself among them; fails if something is missing of what it is made
+/// of, be it an index, a manifest or neither. Platforms of an index that were not pulled are not missing, but one of them has to be there: of
 /// an index that is just being pulled there is none, and to keep that would be to keep nothing.
 pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<Vec<Digest>> {
-    let blob = Blob::open(layout, root)?;
-    let size = blob.len();
-    if size > MAX_DOCUMENT_SIZE {
+    let Some(target) = reading::descriptor_of(layout, root)? else {
         return Ok(vec![*root]);
-    }
-    let media_type = match Document::sniff(&blob.read_small(size)?) {
-        None => return Ok(vec![*root]),
-        Some(Document::Index(index)) => index.media_type,
-        Some(Document::Manifest(manifest)) => manifest.media_type,
     };
     let needed = |node: &&Node| {
         matches!(node.role, Role::Config | Role::Layer) && !node.descriptor.is_foreign()
     };
-    let nodes = closure(layout, &Descriptor::new(media_type, *root, size))?;
+    let nodes = closure(layout, &target)?;
     let mut below = nodes.iter().skip(1).peekable();
     if let Some(first) = below.peek().map(|node| node.descriptor.digest)
         && !below.any(|node| node.present)

@@ -52,6 +52,7 @@ mod present;
 mod pulse;
 pub(crate) mod quarantine;
 mod ranges;
+pub(crate) mod reading;
 mod recover;
 pub(crate) mod refs;
 mod refs_copy;

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::blob::Blob;
 use super::index_file::IndexFile;
 use super::layout::Layout;
+use super::reading;
 use super::refs;
 use super::refs_copy::{self, RefsCopy};
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Algorithm, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
+use crate::oci::{Algorithm, Descriptor, Digest, Document};
 use crate::sys;
 
 /// What a rebuilt `index.json` calls images whose names are lost, with the first 64 digits of the
@@ -196,17 +196,5 @@ fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
 
 /// A blob that is a document. What cannot be read is none that a name could be given to.
 pub(super) fn document(layout: &Layout, digest: &Digest) -> Option<(Descriptor, Document)> {
-    let blob = Blob::open(layout, digest).ok()?;
-    let size = blob.len();
-    // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
-    let begins = || Some(b"{ \t\r\n".contains(&blob.first_byte_unverified().ok()??));
-    if size > MAX_DOCUMENT_SIZE || !begins()? {
-        return None;
-    }
-    let document = Document::sniff(&blob.read_small(size).ok()?)?;
-    let media_type = match &document {
-        Document::Index(index) => index.media_type.clone(),
-        Document::Manifest(manifest) => manifest.media_type.clone(),
-    };
-    Some((Descriptor::new(media_type, *digest, size), document))
+    reading::sniff(layout, digest).ok().flatten()
 }

@@ -230,7 +230,8 @@ fn update(layout: &Layout, change: impl FnOnce(&mut IndexFile) -> Result<bool>) 
 }
 
 impl BlobStore {
-    /// Removes names, pinned or not, durably; for each, whether it was there. Their blobs stay until a collection.
+    /// Removes names, pinned or not, durably; for each, whether it was there. Their blobs stay until a
+    /// collection.
     ///
     /// # Errors
     ///
@@ -297,7 +298,8 @@ pub(crate) fn renew_copy(layout: &Layout) {
     let renew = || {
         let is_same = |bytes: &[u8]| refs_copy::is_of(layout, bytes);
         if is_same(&read_index(layout)?.0) {
-            return Ok(());
+            // Whoever wrote it may not have come so far as to make its name durable.
+            return refs_copy::settle(layout);
         }
         let lock = lock(layout)?;
         keep_copy(layout, &read_index(layout)?.0)?;

@@ -3,11 +3,11 @@ use std::rc::Rc;
 
 use super::{BlobUsage, ImageUsage};
 use crate::error::{Error, Result};
-use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE, MediaType};
-use crate::store::blob::Blob;
+use crate::oci::{BlobKind, Descriptor, Digest, Document, MediaType};
 use crate::store::closure::Role;
 use crate::store::layout::Layout;
 use crate::store::leases::{self, LeaseState};
+use crate::store::reading::{self, Found, Reading};
 use crate::store::{Ref, refs};
 use crate::sys::Meta;
 
@@ -49,18 +49,6 @@ enum Keeper {
     Lease,
 }
 
-/// How a blob is read.
-enum Reading {
-    /// It is made of nothing else.
-    Leaf,
-    /// A ref says that it is an index or a manifest, so it has to be one.
-    Root(MediaType),
-    /// An index says so.
-    Child(MediaType),
-    /// It may be either, or neither.
-    Unknown,
-}
-
 impl Mark {
     fn has(&self, keeper: Keeper) -> bool {
         match keeper {
@@ -88,10 +76,11 @@ impl Mark {
 
 impl Parsed {
     fn of(document: &Document) -> Parsed {
-        let (role, media_type) = match document {
-            Document::Index(index) => (Role::Index, index.media_type.clone()),
-            Document::Manifest(manifest) => (Role::Manifest, manifest.media_type.clone()),
+        let role = match document {
+            Document::Index(_) => Role::Index,
+            Document::Manifest(_) => Role::Manifest,
         };
+        let media_type = document.media_type().clone();
         let role_of = |n: usize, child: &Descriptor| match (role, child.media_type.kind()) {
             (Role::Index, BlobKind::Index) => Some(Role::Index),
             (Role::Index, BlobKind::Manifest) => Some(Role::Manifest),
@@ -104,17 +93,6 @@ impl Parsed {
             .map(|(n, child)| (child.digest, child.media_type.clone(), role_of(n, child)))
             .collect();
         Parsed { role, media_type, children, subject: document.subject().map(|it| it.digest) }
-    }
-}
-
-impl Reading {
-    fn of(media_type: &MediaType, declared: impl Fn(MediaType) -> Reading) -> Reading {
-        match media_type.kind() {
-            BlobKind::Index | BlobKind::Manifest | BlobKind::Schema1 => {
-                declared(media_type.clone())
-            }
-            BlobKind::Other => Reading::Unknown,
-        }
     }
 }
 
@@ -170,7 +148,7 @@ impl<'a> Marks<'a> {
             BlobKind::Schema1 | BlobKind::Other => None,
         };
         self.marks.entry(*digest).or_default().describe(role, media_type);
-        self.mark(Keeper::Image(n), *digest, Reading::of(media_type, Reading::Root)).map(drop)
+        self.mark(Keeper::Image(n), *digest, Reading::of_root(media_type)).map(drop)
     }
 
     /// Takes note of a blob that is there.
@@ -194,11 +172,7 @@ impl<'a> Marks<'a> {
             followed.insert(digest);
             self.describe(&digest, &document);
             work.extend(document.children.iter().map(|(child, media_type, _)| {
-                let reading = match document.role {
-                    Role::Index => Reading::of(media_type, Reading::Child),
-                    _ => Reading::Leaf,
-                };
-                (*child, reading)
+                (*child, Reading::of_child(media_type, document.role == Role::Index))
             }));
         }
         Ok(marked)
@@ -222,22 +196,10 @@ impl<'a> Marks<'a> {
         {
             return Ok(known.clone());
         }
-        let blob = match Blob::open(self.layout, digest) {
-            Err(Error::BlobNotFound { .. }) => return Ok(None),
-            opened => opened?,
-        };
-        let size = blob.len();
-        let document = match reading {
-            Reading::Root(media_type) => {
-                let parsed = Document::parse(&blob.read_small(size)?, media_type);
-                Some(parsed.map_err(|error| error.of_document(digest))?)
-            }
-            _ if size > MAX_DOCUMENT_SIZE => None,
-            Reading::Child(media_type) => {
-                let bytes = blob.read_small(size)?;
-                Document::parse(&bytes, media_type).ok().or_else(|| Document::sniff(&bytes))
-            }
-            Reading::Leaf | Reading::Unknown => Document::sniff(&blob.read_small(size)?),
+        let document = match reading::read(self.layout, digest, reading)? {
+            Found::Absent => return Ok(None),
+            Found::Other => None,
+            Found::Document(document) => Some(document),
         };
         let parsed = document.map(|document| Rc::new(Parsed::of(&document)));
         self.documents.insert(*digest, parsed.clone());
@@ -289,20 +251,13 @@ impl<'a> Marks<'a> {
 
     /// Reads a blob that nothing leads to, if it may be a document. A damaged one is none.
     fn look_into(&mut self, digest: &Digest) -> Result<Option<Rc<Parsed>>> {
-        let blob = match Blob::open(self.layout, digest) {
-            Err(Error::BlobNotFound { .. }) => return Ok(None),
-            opened => opened?,
-        };
-        // How a JSON object begins (RFC 8259, section 2), and no compressed layer does.
-        let may_be = blob.len() <= MAX_DOCUMENT_SIZE
-            && blob.first_byte_unverified()?.is_some_and(|first| b"{ \t\r\n".contains(&first));
-        if !may_be {
-            return Ok(None);
+        if let Some(known) = self.documents.get(digest) {
+            return Ok(known.clone());
         }
-        match self.read(digest, &Reading::Unknown) {
-            Err(Error::DigestMismatch { .. } | Error::TooLarge { .. }) => Ok(None),
-            read => read,
-        }
+        let found = reading::sniff(self.layout, digest)?;
+        let parsed = found.map(|(_, document)| Rc::new(Parsed::of(&document)));
+        self.documents.insert(*digest, parsed.clone());
+        Ok(parsed)
     }
 
     /// The images without their amounts, what could not be read, and the blobs.
