@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use layerstore::oci::Algorithm;
-use layerstore::{BlobStore, Claim, Error};
+use layerstore::{BlobStore, Error};
 use store_support::*;
 
 fn mode(path: &Path) -> u32 {
@@ -70,13 +70,7 @@ fn what_is_put_or_committed_replaces_it() {
     let claimed = |private: bool| {
         fs::remove_file(&path).unwrap();
         let pinned = lease.pin_one(digest, bytes.len() as u64).unwrap();
-        let mut part = match private {
-            true => store.private_part(&pinned).unwrap(),
-            false => match store.claim(&pinned).unwrap() {
-                Claim::Held(part) => part,
-                other => panic!("not held: {other:?}"),
-            },
-        };
+        let mut part = part(&store, &pinned, private);
         part.write(&bytes).unwrap();
         fs::write(&path, &bytes).unwrap();
         part.commit().unwrap();

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use layerstore::oci::Algorithm;
-use layerstore::{BlobStore, Claim, GcOptions, gc};
+use layerstore::{BlobStore, GcOptions, gc};
 use store_support::*;
 
 /// Makes files that are open, but have no name yet, look as if they had been written long ago.
@@ -45,13 +45,7 @@ fn a_blob_is_as_old_as_its_commit() {
         let bytes = format!("a part, private: {private}").into_bytes();
         let digest = Algorithm::Sha256.digest(&bytes);
         let pinned = lease.pin_one(digest, bytes.len() as u64).unwrap();
-        let mut part = match private {
-            true => store.private_part(&pinned).unwrap(),
-            false => match store.claim(&pinned).unwrap() {
-                Claim::Held(part) => part,
-                other => panic!("not held: {other:?}"),
-            },
-        };
+        let mut part = part(&store, &pinned, private);
         part.write(&bytes).unwrap();
         let path = store.root().join(format!(".layerstore/parts/sha256-{}.part", digest.hex()));
         match private {

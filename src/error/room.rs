@@ -92,6 +92,14 @@ impl fmt::Display for Room {
     }
 }
 
+impl Kept {
+    /// All of them.
+    pub fn bytes(&self) -> u64 {
+        let reasons = [self.pinned, self.leased, self.unnamed, self.recent, self.young];
+        reasons.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// A message is not a list of all names.

@@ -218,6 +218,7 @@ fn gc_drops_images_over_the_cap_and_says_what_is_kept() {
     let done = sandbox.run(&["--json", "gc", "--max-used-space", "1M"]);
     assert_eq!(done.code, Some(9), "{done:?}");
     assert!(done.err.contains("pins keep ") && done.err.contains("example.org/0:1"), "{done:?}");
+    assert!(done.err.contains(" bytes are its own, with the reserve"), "{done:?}");
     let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(report["room"]["kept"]["pinnedNames"], json!(["example.org/0:1"]));
     assert_eq!(sandbox.json(&["images"]).as_array().unwrap().len(), 1);

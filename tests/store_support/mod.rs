@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use layerstore::oci::{Algorithm, MediaType};
-use layerstore::{BlobStore, Descriptor, Digest, Lease, Pinned};
+use layerstore::{BlobStore, Claim, Descriptor, Digest, Lease, Part, Pinned};
 
 /// The variable that tells a test program that it is a child, and what to do.
 pub const CHILD: &str = "LAYERSTORE_TEST_CHILD";
@@ -36,6 +36,17 @@ pub fn put_as(store: &BlobStore, lease: &Lease, algorithm: Algorithm, bytes: &[u
 
 pub fn put(store: &BlobStore, lease: &Lease, bytes: &[u8]) -> Pinned {
     put_as(store, lease, Algorithm::Sha256, bytes)
+}
+
+/// A part of a blob that nobody has: under its name, or of this process alone.
+pub fn part(store: &BlobStore, pinned: &Pinned, private: bool) -> Part {
+    if private {
+        return store.private_part(pinned).unwrap();
+    }
+    match store.claim(pinned).unwrap() {
+        Claim::Held(part) => part,
+        other => panic!("not held: {other:?}"),
+    }
 }
 
 pub fn descriptor(media_type: &str, pinned: &Pinned) -> Descriptor {

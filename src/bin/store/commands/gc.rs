@@ -37,8 +37,10 @@ pub(super) fn run(store: &BlobStore, args: &Gc, out: &mut Output) -> Outcome {
         Some(room) if room.over > 0 => {
             let kept = room.kept.unwrap_or_default();
             out.error(format!(
-                "the store takes {} bytes more than it may, and nothing more may go: {kept}",
-                room.over
+                "the store takes {} bytes more than it may, and nothing more may go: {kept}; {} bytes are \
+                 its own, with the reserve, folders and what is being downloaded",
+                room.over,
+                room.used.saturating_sub(kept.bytes())
             ));
             Exit::OverCap
         }
