@@ -27,9 +27,12 @@ MKFS = {
 }
 # Copies of one file system have the same UUID. A discard would be one more thing to reorder.
 OPTIONS = {"ext4": "nodiscard", "xfs": "nodiscard,nouuid", "btrfs": "nodiscard"}
-# What a disk writes whole or not at all, in bytes. ext4 is content with a sector. XFS and btrfs rely
-# on 4 KiB: torn within, a directory block of the one has a CRC that recovery takes for damage, and
+# What a disk writes whole or not at all, in bytes. ext4 is content with a sector, but for its superblock:
+# that has two, with one checksum over both, and what is torn between them is not mounted, whatever
+# else is there. It is written at its place each time that the first file without a name comes or the
+# last one goes. XFS and btrfs rely on 4 KiB: torn within, a directory block of the one has a CRC that recovery takes for damage, and
 # the superblock of the other no second copy that is looked at.
+SUPERBLOCK = 4096
 ATOMS = {"ext4": (SECTOR, 4096), "xfs": (4096,), "btrfs": (4096,)}
 
 NEEDS = {
@@ -188,7 +191,8 @@ def write_state(records, cut, choice, atom, image):
     """Makes an image of what a disk may hold when its power goes before record number `cut`: all
     that was written before the last flush, and of what came later any part, in any order.
 
-    `choice` picks, with its own mind for each atom of `atom` bytes, whether it got there. Later
+    `choice` picks, with its own mind for each atom of `atom` bytes, whether it got there; the block of
+    the superblock is one. Later
     writes to a place may get there without earlier ones, which is all that an order can show."""
     flushed = max((n for n in range(cut) if records[n][0] == b"F"), default=-1)
     lucky = choice.choice((0.0, 0.1, 0.5, 0.5, 0.9))
@@ -203,7 +207,8 @@ def write_state(records, cut, choice, atom, image):
                 continue
             at = 0
             while at < len(data):
-                length = min(atom - (offset + at) % atom, len(data) - at)
+                whole = max(atom, SUPERBLOCK) if offset + at < SUPERBLOCK else atom
+                length = min(whole - (offset + at) % whole, len(data) - at)
                 if choice.random() < lucky:
                     os.pwrite(fd, data[at : at + length], offset + at)
                 at += length
