@@ -1,9 +1,8 @@
 //! The bytes of `index.json`: pure, so that it can be fuzzed.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 
+use indexmap::IndexMap;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -46,19 +45,24 @@ impl Ref {
 #[derive(Clone, Debug)]
 pub(crate) struct IndexFile {
     /// The keys in their order. `manifests` is among them, for its place, with no value.
-    document: Vec<(String, Option<Value>)>,
+    document: IndexMap<String, Option<Box<RawValue>>>,
     entries: Vec<Box<RawValue>>,
 }
 
 const MANIFESTS: &str = "manifests";
 
+/// An object of which nothing but the names is read: numbers above all lose digits when they are.
+type Members = IndexMap<String, Box<RawValue>>;
+
 impl Default for IndexFile {
     fn default() -> IndexFile {
-        let document = vec![
-            ("schemaVersion".to_owned(), Some(2.into())),
-            ("mediaType".to_owned(), Some(MediaType::OCI_INDEX.into())),
+        // Numbers and strings always have a text.
+        let media_type = serde_json::value::to_raw_value(MediaType::OCI_INDEX).ok();
+        let document = IndexMap::from([
+            ("schemaVersion".to_owned(), serde_json::value::to_raw_value(&2).ok()),
+            ("mediaType".to_owned(), media_type),
             (MANIFESTS.to_owned(), None),
-        ];
+        ]);
         IndexFile { document, entries: Vec::new() }
     }
 }
@@ -135,15 +139,18 @@ impl IndexFile {
     pub(crate) fn set_pinned(&mut self, name: &str, pinned: bool) -> Option<bool> {
         let mut changed = None;
         for entry in self.entries.iter_mut().filter(|entry| is_named(entry, name)) {
-            let mut value: Value = serde_json::from_str(entry.get()).ok()?;
-            let annotations = value.get_mut("annotations")?.as_object_mut()?;
-            let was = annotations.get(PINNED).is_some_and(|value| value == PINNED_VALUE);
+            let mut members: Members = serde_json::from_str(entry.get()).ok()?;
+            let annotations = members.get_mut("annotations")?;
+            let mut notes: Members = serde_json::from_str(annotations.get()).ok()?;
+            let value = serde_json::value::to_raw_value(PINNED_VALUE).ok()?;
+            let was = notes.get(PINNED).is_some_and(|value| is_string(value, PINNED_VALUE));
             match pinned {
-                true => drop(annotations.insert(PINNED.to_owned(), PINNED_VALUE.into())),
-                false => drop(annotations.shift_remove(PINNED)),
+                true => drop(notes.insert(PINNED.to_owned(), value)),
+                false => drop(notes.shift_remove(PINNED)),
             }
             if was != pinned {
-                *entry = serde_json::value::to_raw_value(&value).ok()?;
+                *annotations = serde_json::value::to_raw_value(&notes).ok()?;
+                *entry = serde_json::value::to_raw_value(&members).ok()?;
             }
             changed = Some(changed.unwrap_or(false) || was != pinned);
         }
@@ -175,8 +182,7 @@ impl<'de> Visitor<'de> for IndexVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IndexFile, A::Error> {
-        let (mut document, mut entries) = (Vec::<(String, Option<Value>)>::new(), None);
-        let mut places = HashMap::<String, usize>::new();
+        let (mut document, mut entries) = (IndexMap::new(), None);
         while let Some(key) = map.next_key::<String>()? {
             let value = if key == MANIFESTS {
                 // Go writes an empty list as `null`.
@@ -186,13 +192,7 @@ impl<'de> Visitor<'de> for IndexVisitor {
             } else {
                 Some(map.next_value()?)
             };
-            match places.entry(key) {
-                Entry::Occupied(place) => document[*place.get()].1 = value,
-                Entry::Vacant(place) => {
-                    document.push((place.key().clone(), value));
-                    place.insert(document.len() - 1);
-                }
-            }
+            document.insert(key, value);
         }
         let entries = entries.ok_or_else(|| serde::de::Error::missing_field(MANIFESTS))?;
         Ok(IndexFile { document, entries })
@@ -242,6 +242,10 @@ fn is_named(entry: &RawValue, name: &str) -> bool {
     // are written by their numbers, only parsing tells.
     let text = entry.get();
     (text.contains(name) || text.contains('\\')) && name_of(entry).as_deref() == Some(name)
+}
+
+fn is_string(text: &RawValue, expected: &str) -> bool {
+    serde_json::from_str::<String>(text.get()).is_ok_and(|value| value == expected)
 }
 
 /// Whether two texts say the same, in whatever order and with whatever space.
@@ -332,6 +336,24 @@ mod tests {
         assert!(written.contains(r#""strange":[1]"#), "{written}");
     }
 
+    /// A number that is read and written again is another one; found by a fuzzer.
+    #[test]
+    fn numbers_keep_every_digit() {
+        let digest = target("x").digest;
+        let (long, fraction) = ("4".repeat(110), "0.1000000000000000000000000000000001");
+        let text = format!(
+            r#"{{"own":{long},"manifests":[{{"mediaType":"a/b","digest":"{digest}","size":1,"own":{fraction},
+            "annotations":{{"org.opencontainers.image.ref.name":"v1"}}}}]}}"#
+        );
+        let mut index = IndexFile::parse(text.as_bytes()).unwrap();
+        index.set("new:1", &target("y"));
+        assert_eq!(index.set_pinned("v1", true), Some(true));
+        let written = String::from_utf8(index.to_bytes()).unwrap();
+        for number in [&long, fraction] {
+            assert!(written.contains(&format!(r#""own":{number},"#)), "{number}: {written}");
+        }
+    }
+
     #[test]
     fn a_name_is_found_however_it_is_written() {
         let digest = target("x").digest;
@@ -364,7 +386,8 @@ mod tests {
         let text = format!(r#"{{{keys}"7":1,"manifests":[]}}"#);
         let index = IndexFile::parse(text.as_bytes()).unwrap();
         assert_eq!(index.document.len(), 400_001);
-        assert_eq!(index.document[7], ("7".to_owned(), Some(1.into())), "the last counts");
+        let (key, value) = index.document.get_index(7).unwrap();
+        assert_eq!((key.as_str(), value.as_deref().unwrap().get()), ("7", "1"), "the last counts");
     }
 
     #[test]
