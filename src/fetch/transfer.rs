@@ -141,8 +141,7 @@ impl Transfer<'_> {
             self.pull.registry().recall(self.pull.reference(), self.blob, version);
         }
         let mut error = match self.complete(part).await {
-            Ok(Bytes::Kept) => return Ok(self.arrived(resumed)),
-            Ok(Bytes::Anew) => return Ok(self.arrived(0)),
+            Ok(bytes) => return Ok(self.arrived(bytes.kept(resumed))),
             Err(error) => error,
         };
         // What an earlier download left may not be what it should be, after a power cut for
@@ -151,18 +150,19 @@ impl Transfer<'_> {
         while matches!(error, Error::DigestMismatch { .. })
             && (worth_it || self.pull.registry().distrust(self.pull.reference(), self.blob))
         {
-            worth_it = false;
+            let was_resumed = std::mem::take(&mut worth_it);
             self.pull.tell_retry(digest, Duration::ZERO, &error);
             let Some(part) = hold(self.pull, &self.pinned).await? else {
                 return Ok(Arrival::Waited);
             };
+            // What is good of a damaged blob is there again.
+            let resumed = part.len();
             error = match (self.complete(part).await, error) {
-                (Ok(_), _) => return Ok(self.arrived(0)),
+                (Ok(bytes), _) => return Ok(self.arrived(bytes.kept(resumed))),
                 (Err(again @ Error::DigestMismatch { .. }), _) => again,
-                (Err(other), error) if resumed == 0 => {
-                    Error::Endpoints { errors: vec![error, other] }
-                }
-                (Err(other), _) => other,
+                // It may have been for the bytes that were there: that says nothing of any server.
+                (Err(other), _) if was_resumed => other,
+                (Err(other), error) => Error::Endpoints { errors: vec![error, other] },
             };
         }
         Err(error)
@@ -211,6 +211,16 @@ enum Bytes {
     Kept,
     /// They were thrown away.
     Anew,
+}
+
+impl Bytes {
+    /// How many of so many were kept.
+    fn kept(self, there: u64) -> u64 {
+        match self {
+            Bytes::Kept => there,
+            Bytes::Anew => 0,
+        }
+    }
 }
 
 impl Pull<'_> {

@@ -3,10 +3,13 @@
 
 mod authority;
 mod command;
+#[path = "../store_support/corrupt.rs"]
+mod corrupt;
 mod credentials;
 mod mirrors;
 mod proxies;
 mod proxy;
+mod repair;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
@@ -61,7 +64,8 @@ impl World {
         HttpRegistry::builder().settings(self.settings(conf)).read_timeout(Duration::from_secs(2))
     }
 
-    fn pull(&self, client: HttpRegistryBuilder, name: &str) -> Result<(), Error> {
+    /// A puller as a process of its own would have it.
+    fn puller(&self, client: HttpRegistryBuilder) -> Puller {
         let mut patience = RetryPolicy::default();
         patience.retries = 1;
         patience.first_delay = Duration::from_millis(1);
@@ -73,11 +77,14 @@ impl World {
                 served.lock().unwrap().push((digest.to_string(), origins));
             }
         });
-        let puller = Puller::new(self.store.clone(), Arc::new(client.build().unwrap()))
+        Puller::new(self.store.clone(), Arc::new(client.build().unwrap()))
             .retry(patience)
-            .observer(observer);
+            .observer(observer)
+    }
+
+    fn pull(&self, client: HttpRegistryBuilder, name: &str) -> Result<(), Error> {
         let image: Reference = name.parse().unwrap();
-        run(puller.pull(&image)).map(drop)
+        run(self.puller(client).pull(&image)).map(drop)
     }
 
     fn has(&self, name: &str, image: &Image) {

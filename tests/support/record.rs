@@ -30,9 +30,11 @@ pub struct Recorded {
 
 impl Recorded {
     fn is_blob_send(&self, digest: &str) -> bool {
+        // What mirrors are told of whom they mirror stands in the query.
+        let path = self.path.split('?').next().unwrap_or_default();
         self.method == "GET"
             && (200..300).contains(&self.status)
-            && self.path.ends_with(&format!("/blobs/{digest}"))
+            && path.ends_with(&format!("/blobs/{digest}"))
     }
 }
 
