@@ -231,7 +231,7 @@ impl Cycle<'_> {
             source: Box::new(source),
         })?;
         if !self.options.dry_run {
-            refs::renew_copy(self.layout);
+            refs::renew_copy(self.layout)?;
         }
         self.marker.mark_refs(&refs)
     }

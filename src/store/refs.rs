@@ -294,22 +294,25 @@ fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
 /// Has the copy say what `index.json` says, for a collection that is going to believe it: a ref that
 /// an older copy has must not come back when its blobs are gone. A disk that is too full for it is no
 /// reason not to collect.
-pub(crate) fn renew_copy(layout: &Layout) {
+///
+/// # Errors
+///
+/// [`Error::NotDurable`] if the sync of its name failed: who drops an image later would sync that again,
+/// and be told of success.
+pub(crate) fn renew_copy(layout: &Layout) -> Result<()> {
     let renew = || {
         let is_same = |bytes: &[u8]| refs_copy::is_of(layout, bytes);
         if is_same(&read_index(layout)?.0) {
-            // Whoever wrote it may not have come so far as to make its name durable.
-            return refs_copy::settle(layout);
+            return Ok(());
         }
-        let lock = lock(layout)?;
-        keep_copy(layout, &read_index(layout)?.0)?;
-        refs_copy::settle(layout)?;
-        drop(lock);
-        Ok::<(), Error>(())
+        let _lock = lock(layout)?;
+        keep_copy(layout, &read_index(layout)?.0)
     };
     if let Err(error) = renew() {
         tracing::warn!(%error, "the copy of index.json is not renewed");
     }
+    // Also where it was the same: whoever wrote it may not have come so far.
+    refs_copy::settle(layout)
 }
 
 /// Reads `index.json`: its bytes, and what they say.

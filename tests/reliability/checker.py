@@ -11,6 +11,8 @@ moment, also after a kill or a power cut and before anything was repaired:
   does what the copy of index.json says, if there is one;
 - every name under blobs/ is the hash of its file;
 - acknowledged leases are there, and what they keep; so are acknowledged blobs, until a collection;
+- what was pinned is there and pinned, whatever was collected to make room; acknowledged settings are set,
+  and what was touched counts as used since;
 - nobody holds a lock (--busy, for a store in use, leaves this out).
 """
 
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass, field
 
 import layout
@@ -40,6 +43,8 @@ KNOWN = {
     "blobs": set(layout.HEX),
 }
 HIDDEN = ".new-"
+# How old a use may be that is not noted again, in seconds, and a moment for clocks.
+NOTED = 61
 
 
 @dataclass
@@ -76,6 +81,7 @@ def check(root, expected=None, *, busy=False, second_readers=False, now=None):
     look.refs(strict=expected is not None)
     look.leases(strict=expected is not None, now=now)
     look.puts()
+    look.notes()
     if not busy:
         look.locks()
     if second_readers:
@@ -225,6 +231,7 @@ class _Look:
             if found not in admissible:
                 allowed = " or ".join(sorted(str(it) for it in admissible))
                 self.report.add("ref", f"{name} is {found} and should be {allowed}")
+        self.pins(named, "index.json")
         self.copied_refs()
 
     def copied_refs(self):
@@ -239,6 +246,13 @@ class _Look:
             if found not in admissible:
                 allowed = " or ".join(sorted(str(it) for it in admissible))
                 self.report.add("copy", f"the copy of {name} is {found} and should be {allowed}")
+        self.pins(named or {}, "the copy of index.json")
+
+    def pins(self, named, where):
+        for name, admissible in self.expected.pins.items():
+            if name in named and layout.is_pinned(named[name]) not in admissible:
+                due = "unpinned" if layout.is_pinned(named[name]) else "pinned"
+                self.report.add("pin", f"{name} should be {due} in {where}")
 
     def leases(self, strict, now):
         try:
@@ -262,6 +276,25 @@ class _Look:
     def puts(self):
         for digest, size in self.expected.blobs.items():
             self.needs(digest, size, "an acknowledged put")
+
+    def notes(self):
+        for digest, since in self.expected.used.items():
+            found = layout.look(self.at(f".layerstore/used/{digest.replace(':', '-')}"))
+            # With the image goes what is noted of it.
+            if digest in self.good and (found is None or found.st_mtime < since - NOTED):
+                self.report.add("used", f"{digest} was touched, and does not count as used")
+        try:
+            with open(self.at(".layerstore/config.toml"), "rb") as file:
+                settings = tomllib.load(file)
+        except FileNotFoundError:
+            settings = {}
+        except ValueError as error:
+            self.report.add("config", f"config.toml: {error}")
+            return
+        for key, admissible in self.expected.settings.items():
+            if settings.get(key) not in admissible:
+                allowed = " or ".join(sorted(str(it) for it in admissible))
+                self.report.add("config", f"{key} is {settings.get(key)} and should be {allowed}")
 
     # --- Locks and other readers ---
 

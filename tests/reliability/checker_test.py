@@ -265,11 +265,111 @@ class Refs(Case):
         self.reports("ref", APP)
 
 
+class Room(Case):
+    """Pins, and what is dropped to make room."""
+
+    def both(self, *pinned):
+        samples.set_refs(self.root, {APP: self.app, MULTI: self.multi}, pinned)
+
+    def test_a_lost_and_a_foreign_pin(self):
+        self.record("pin", "killed", ref=APP)
+        self.assertEqual(self.problems(), [])
+        self.both(APP)
+        self.assertEqual(self.problems(), [])
+        self.record("pin", "done", ref=APP)
+        self.both()
+        self.reports("pin", f"{APP} should be pinned")
+        self.both(APP)
+        self.record("unpin", "killed", ref=APP)
+        self.assertEqual(self.problems(), [])
+        self.record("unpin", "done", ref=APP)
+        self.reports("pin", f"{APP} should be unpinned")
+
+    def test_a_pin_goes_with_its_name(self):
+        self.record("pin", "done", ref=APP)
+        self.record("rm", "done", ref=APP)
+        self.record("pull", "done", ref=APP, digest=self.app["digest"])
+        self.assertEqual(self.problems(), [])
+
+    def test_what_is_not_pinned_may_be_dropped_whole(self):
+        for outcome in ("killed", "done", None):
+            self.record("pin", "done", ref=APP)
+            self.record("gc", outcome, grace=3600, evicts=True)
+            self.both(APP)
+            self.assertEqual(self.problems(), [])
+            samples.set_refs(self.root, {APP: self.app}, [APP])
+            self.assertEqual(self.problems(), [])
+            # A name whose image is gone is not dropped.
+            self.both(APP)
+            path = self.blob(self.multi["digest"])
+            os.rename(path, self.at("../aside"))
+            self.reports("lost", MULTI)
+            os.rename(self.at("../aside"), path)
+            # What came again since is there; but for one that goes on.
+            self.record("pull", "done", ref=MULTI, digest=self.multi["digest"])
+            samples.set_refs(self.root, {APP: self.app}, [APP])
+            if outcome is not None:
+                self.reports("ref", MULTI)
+
+    def test_a_pinned_name_that_is_dropped(self):
+        self.record("pin", "done", ref=APP)
+        for outcome in ("killed", "done"):
+            self.record("gc", outcome, grace=0, evicts=True)
+            samples.set_refs(self.root, {MULTI: self.multi})
+            self.reports("ref", APP)
+        # Another collection drops nothing, pinned or not.
+        self.record("unpin", "done", ref=APP)
+        self.record("gc", "done", grace=0)
+        self.reports("ref", APP)
+
+    def test_a_pin_that_came_or_went_beside_a_collection(self):
+        for op in ("pin", "unpin"):
+            self.record("pull", "done", ref=APP, digest=self.app["digest"])
+            self.record("unpin" if op == "pin" else "pin", "done", ref=APP)
+            with ledgers.Ledger(self.book) as book:
+                gc = book.begin("gc", grace=0, evicts=True)
+                book.acknowledged(op, ref=APP)
+                book.done(gc)
+            samples.set_refs(self.root, {MULTI: self.multi})
+            self.assertEqual(self.problems(), [])
+
+    def test_a_use_that_is_not_noted(self):
+        digest = self.app["digest"]
+        self.record("touch", "killed", digest=digest)
+        self.assertEqual(self.problems(), [])
+        self.record("touch", "done", digest=digest)
+        self.reports("used", digest)
+        os.mkdir(self.at(".layerstore/used"), 0o700)
+        path = self.at(f".layerstore/used/{digest.replace(':', '-')}")
+        samples.write(path, b"", 0o600)
+        self.assertEqual(self.problems(), [])
+        os.utime(path, (1, 1))
+        self.reports("used", digest)
+
+    def test_a_setting_that_is_lost_or_torn(self):
+        path = self.at(".layerstore/config.toml")
+        self.record("config", "killed", key="max-used-space", value="20G")
+        self.assertEqual(self.problems(), [])
+        self.record("config", "done", key="max-used-space", value="20G")
+        self.reports("config", "None and should be 20G")
+        for text, good in (
+            (b'max-used-space = "20G"\n', True),
+            (b'max-used-space = "2', False),
+            (b"", False),
+            (b'max-used-space = "5G"\n', False),
+        ):
+            samples.write(path, text, 0o644)
+            if good:
+                self.assertEqual(self.problems(), [])
+            else:
+                self.reports("config")
+
+
 class Copy(Case):
-    def copy(self, refs):
+    def copy(self, refs, pinned=()):
         """Writes the copy of index.json."""
         before = samples.read(self.at("index.json"))
-        samples.set_refs(self.root, refs)
+        samples.set_refs(self.root, refs, pinned)
         body = samples.read(self.at("index.json"))
         samples.write(self.at("index.json"), before, 0o644)
         heading = samples.sealed(f"refs blake3:{'0' * 64} {len(body)}")
@@ -282,6 +382,15 @@ class Copy(Case):
         self.reports("copy", MULTI)
         self.copy({APP: self.other, MULTI: self.multi})
         self.reports("copy", APP)
+
+    def test_a_copy_without_a_pin(self):
+        self.record("pin", "done", ref=APP)
+        both = {APP: self.app, MULTI: self.multi}
+        samples.set_refs(self.root, both, [APP])
+        self.copy(both, [APP])
+        self.assertEqual(self.problems(), [])
+        self.copy(both)
+        self.reports("pin", "in the copy")
 
     def test_a_copy_that_is_cut(self):
         self.copy({APP: self.app, MULTI: self.multi})

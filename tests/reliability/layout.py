@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 HEX = {"sha256": 64, "sha512": 128, "blake3": 64}
 LOCKS = ("gc", "turn", "gate", "index", "space")
 REF_NAME = "org.opencontainers.image.ref.name"
+PINNED = "layerstore.pinned"
 # The OCI image specification and Docker's: what leads to other documents, and what to blobs.
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -74,6 +75,12 @@ def blobs(root):
             if it is not None and is_digest(f"{algorithm}:{name}"):
                 found[f"{algorithm}:{name}"] = it.st_size
     return found
+
+
+def used(root):
+    """What a store takes on disk, in bytes, as `du` counts."""
+    paths = [os.path.join(at, it) for at, folders, files in os.walk(root) for it in folders + files]
+    return sum(os.lstat(path).st_blocks for path in [root, *paths]) * 512
 
 
 # --- Documents --------------------------------------------------------------------------------
@@ -141,6 +148,10 @@ def named(value):
             raise Damage(f"index.json names {name} twice")
         found[name] = descriptor
     return found
+
+
+def is_pinned(descriptor):
+    return descriptor.get("annotations", {}).get(PINNED) == "true"
 
 
 def is_foreign(descriptor):

@@ -12,11 +12,13 @@ One JSON object a line, appended with one write, so several processes may share 
 | op | keys |
 | --- | --- |
 | pull, tag | ref, digest; wanted: {digest: size} of every blob that has to be there afterwards |
-| rm | ref |
+| rm, pin, unpin | ref |
+| touch | digest: what the ref stands for |
+| config | key, value |
 | put | digest, size |
 | lease-add | trees: [digest]; until: seconds of Unix time; lease: the id, with `done` |
 | lease-rm | lease |
-| gc | grace: seconds |
+| gc | grace: seconds; evicts: whether it drops refs, none of which is pinned |
 """
 
 import json
@@ -131,6 +133,12 @@ class Expected:
     unknown_leases: int = 0
     # Blobs that were put and that no collection may have removed.
     blobs: dict = field(default_factory=dict)
+    # For each ref that was ever pinned: whether it may be so, and whether it may not be.
+    pins: dict = field(default_factory=dict)
+    # For each image that was touched: since when it surely counts as used.
+    used: dict = field(default_factory=dict)
+    # For each setting: what it may say.
+    settings: dict = field(default_factory=dict)
 
 
 def expected(operations, now=None):
@@ -140,25 +148,50 @@ def expected(operations, now=None):
     _refs(operations, result)
     _leases(operations, result, now)
     _puts(operations, result, now)
+    _notes(operations, result)
     return result
 
 
-def _refs(operations, result):
+def _changes(operations, *kinds, of="ref"):
+    """Operations of these kinds, by what they are about."""
     changes = {}
     for it in operations:
-        if it.op in ("pull", "tag", "rm"):
-            changes.setdefault(it.what["ref"], []).append(it)
-    for ref, all_of_it in changes.items():
-        # An acknowledged change undoes whatever had ended before it began.
-        done = [it for it in all_of_it if it.is_done]
-        last = [it for it in all_of_it if not any(it.is_before(other) for other in done)]
+        if it.op in kinds:
+            changes.setdefault(it.what[of], []).append(it)
+    return changes
+
+
+def _last(all_of_it):
+    """Those of which one has the last word, and whether any was acknowledged: such a one undoes
+    whatever had ended before it began."""
+    done = [it for it in all_of_it if it.is_done]
+    return [it for it in all_of_it if not any(it.is_before(other) for other in done)], done
+
+
+def _refs(operations, result):
+    evictions = [it for it in operations if it.op == "gc" and it.what.get("evicts")]
+    pins = _changes(operations, "pin", "unpin", "rm")
+    for ref, all_of_it in pins.items():
+        last, done = _last(all_of_it)
+        result.pins[ref] = {it.op == "pin" for it in last} | (set() if done else {False})
+    for ref, all_of_it in _changes(operations, "pull", "tag", "rm").items():
+        last, done = _last(all_of_it)
         result.refs[ref] = {it.what.get("digest") for it in last}
-        if not done:
+        # Whatever is not pinned may be dropped, with all that it is made of.
+        drops = [it for it in evictions if not _is_pinned(pins.get(ref, ()), it)]
+        if not done or any(not any(it.is_before(other) for other in done) for it in drops):
             result.refs[ref].add(None)
         for it in last:
             if it.is_done and "wanted" in it.what:
                 wanted = result.wanted.setdefault((ref, it.what["digest"]), {})
                 wanted.update(it.what["wanted"])
+
+
+def _is_pinned(changes, eviction):
+    """Whether a ref is pinned from before this begins until after it has ended."""
+    pins = [it for it in changes if it.op == "pin" and it.is_done and it.is_before(eviction)]
+    others = [it for it in changes if it.op != "pin"]
+    return any(all(it.is_before(pin) or eviction.is_before(it) for it in others) for pin in pins)
 
 
 def _leases(operations, result, now):
@@ -190,3 +223,13 @@ def _puts(operations, result, now):
 
         if not any(may_remove(gc) for gc in collections):
             result.blobs[it.what["digest"]] = it.what["size"]
+
+
+def _notes(operations, result):
+    for digest, all_of_it in _changes(operations, "touch", of="digest").items():
+        done = [it.began_at for it in all_of_it if it.is_done]
+        if done:
+            result.used[digest] = max(done)
+    for key, all_of_it in _changes(operations, "config", of="key").items():
+        last, done = _last(all_of_it)
+        result.settings[key] = {it.what["value"] for it in last} | (set() if done else {None})

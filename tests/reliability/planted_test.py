@@ -23,7 +23,7 @@ WRAPPER = """#!{python}
 import glob, json, os, shutil, subprocess, sys
 arguments = sys.argv[1:]
 root = arguments[arguments.index("--root") + 1]
-known = ("pull", "tag", "rm", "gc", "check", "lease", "blob")
+known = ("pull", "tag", "rm", "pin", "unpin", "touch", "config", "gc", "check", "lease", "blob")
 command = next(it for it in arguments if it in known)
 private = root + "/.layerstore"
 {before}
@@ -36,6 +36,18 @@ if command == {when!r} and code == 0:
     with open(root + "/index.json") as file:
         index = json.load(file)
     index["manifests"] = [it for it in index["manifests"] if "{name}" not in str(it)]
+    with open(root + "/index.json", "w") as file:
+        json.dump(index, file)
+"""
+# Takes the pin from a name, or gives it one.
+PINS = """
+if command == {when!r} and code == 0:
+    with open(root + "/index.json") as file:
+        index = json.load(file)
+    for it in index["manifests"]:
+        if "{name}" in str(it):
+            it["annotations"].pop("layerstore.pinned", None)
+            it["annotations"].update({more})
     with open(root + "/index.json", "w") as file:
         json.dump(index, file)
 """
@@ -73,6 +85,25 @@ PLANTED = {
         'if command == "lease": [os.unlink(it) for it in glob.glob(private + "/leases/*")]',
         "lease: ",
     ),
+    "a pin that does nothing": ("pin", 'if command == "pin": sys.exit(0)', "", "pin: "),
+    "a pin that is lost when room is made": (
+        "eviction", "", PINS.format(when="gc", name="app:v2", more={}), "pin: ",
+    ),
+    "a pin that stays": (
+        "unpin", "",
+        PINS.format(when="unpin", name="app:v2", more={"layerstore.pinned": "true"}), "pin: ",
+    ),
+    "a pinned image that is dropped": (
+        "eviction", "", FORGETS.format(when="gc", name="app:v2"), "ref: ",
+    ),
+    "an image that is dropped by half": (
+        "eviction", "", LOSES.format(when="gc", how="os.unlink(path)"), "lost: ",
+    ),
+    "an image that goes without need": (
+        "gc", "", FORGETS.format(when="gc", name="base"), "ref: ",
+    ),
+    "a use that is not noted": ("touch", 'if command == "touch": sys.exit(0)', "", "used: "),
+    "a setting that is lost": ("config", 'if command == "config": sys.exit(0)', "", "config: "),
     "a blob that was put is lost": (
         "blob put", "", LOSES.format(when="blob", how="shutil.rmtree(root + '/blobs/sha256')"),
         "lost: ",

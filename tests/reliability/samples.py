@@ -8,7 +8,7 @@ import os
 import random
 import zlib
 
-from layout import INDEXES, LOCKS, MANIFESTS, REF_NAME
+from layout import INDEXES, LOCKS, MANIFESTS, PINNED, REF_NAME
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -135,13 +135,13 @@ def make_store(root):
     set_refs(root, {})
 
 
-def set_refs(root, refs):
-    """Writes index.json: descriptors by full name."""
+def set_refs(root, refs, pinned=()):
+    """Writes index.json: descriptors by full name, and which of the names are pinned."""
     names = ("io.containerd.image.name", REF_NAME)
-    manifests = [
-        {**descriptor, "annotations": {key: name for key in names}}
-        for name, descriptor in refs.items()
-    ]
+    manifests = []
+    for name, descriptor in refs.items():
+        annotations = {key: name for key in names} | ({PINNED: "true"} if name in pinned else {})
+        manifests.append({**descriptor, "annotations": annotations})
     value = {"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": manifests}
     write(os.path.join(root, "index.json"), json.dumps(value).encode(), 0o644)
 

@@ -16,6 +16,7 @@ import registry
 import samples
 import step
 
+RESERVE = 4 << 20
 LEASE, ENDED_LEASE = "0" * 31 + "1", "0" * 31 + "2"
 GARBAGE = b"garbage " * 1000
 # How long a command may take before it is said to hang.
@@ -34,6 +35,7 @@ class Scenario:
     what: dict
     # What the store is made of beforehand.
     refs: list = field(default_factory=list)
+    pinned: list = field(default_factory=list)
     parts: dict = field(default_factory=dict)
     extra: bool = False
     exists: bool = True
@@ -78,6 +80,30 @@ def scenarios(images):
         pull("resumed pull", "app:v1", refs=["base:v1"], parts=cut),
         Scenario("tag", ["tag", "{app:v2}", tagged["ref"]], "tag", tagged, refs=both),
         Scenario("pin", ["pin", "{app:v2}"], "pin", {"ref": "{app:v2}"}, refs=both),
+        Scenario(
+            "unpin",
+            ["unpin", "{app:v2}"],
+            "unpin",
+            {"ref": "{app:v2}"},
+            refs=both,
+            pinned=["base:v1", "app:v2"],
+        ),
+        Scenario("touch", ["touch", "{app:v2}"], "touch", {"digest": digest("app:v2")}, refs=both),
+        Scenario(
+            "config",
+            ["config", "max-used-space", "20G"],
+            "config",
+            {"key": "max-used-space", "value": "20G"},
+            refs=both,
+        ),
+        Scenario(
+            "eviction",
+            ["gc", "--grace", "0s", "--max-used-space", "{cap}"],
+            "gc",
+            {"grace": 0, "evicts": True},
+            refs=["base:v1", "app:v1", "app:v2", "other:v1"],
+            pinned=["app:v2"],
+        ),
         Scenario("rm", ["rm", "{app:v2}"], "rm", {"ref": "{app:v2}"}, refs=both, again=(0, 4)),
         Scenario(
             "gc", ["gc", "--grace", "0s"], "gc", {"grace": 0}, refs=both, parts=cut, extra=True
@@ -148,6 +174,8 @@ class World:
         """Names of images and of the file that is put stand in braces."""
         if text == "{put}":
             return self.put
+        if text == "{cap}":
+            return self.cap
         if text == "{host}":
             return self.registry.host
         if text.startswith("{") and text.endswith("}"):
@@ -167,11 +195,14 @@ class World:
                 return
             samples.make_store(root)
             refs = {self.registry.name(image): images.images[image] for image in it.refs}
-            samples.set_refs(root, refs)
+            pinned = [self.registry.name(image) for image in it.pinned]
+            samples.set_refs(root, refs, pinned)
             for name, descriptor in refs.items():
                 wanted = images.closure(descriptor)
                 samples.add_blobs(root, images, wanted)
                 book.acknowledged("pull", ref=name, digest=descriptor["digest"], wanted=wanted)
+            for name in pinned:
+                book.acknowledged("pin", ref=name)
             for digest, ranges in it.parts.items():
                 data = images.blobs[digest]
                 there = b"".join(
@@ -183,6 +214,17 @@ class World:
                 self.prepare_extra(root, book)
             if it.damaged:
                 self.damage(root)
+            if it.pinned:
+                self.cap = str(self.room_for(root, it))
+
+    def room_for(self, root, it):
+        """What a store takes that has lost most of what is not pinned: one image alone is not enough."""
+        pinned, rest = {}, {}
+        for image in it.refs:
+            of_it = self.images.closure(self.images.images[image])
+            (pinned if image in it.pinned else rest).update(of_it)
+        unique = sum(size for digest, size in rest.items() if digest not in pinned)
+        return layout.used(root) + RESERVE - unique * 15 // 16
 
     def damage(self, root):
         """A flipped byte in a large blob, a small one cut, one missing, and no index.json. The store has
