@@ -67,6 +67,26 @@ pub fn part_state(bytes: &[u8]) {
     store::fuzzing::part_state(bytes);
 }
 
+/// Which blobs a repository has.
+pub fn origins(bytes: &[u8]) {
+    store::fuzzing::origins(bytes);
+}
+
+/// The copy of `index.json`.
+pub fn refs_copy(bytes: &[u8]) {
+    store::fuzzing::refs_copy(bytes);
+}
+
+/// `config.toml`.
+pub fn config(text: &str) {
+    store::fuzzing::config(text);
+}
+
+/// What a store takes, until when a host is left alone, and names of files.
+pub fn notes(bytes: &[u8]) {
+    store::fuzzing::notes(bytes);
+}
+
 /// A value of `WWW-Authenticate`.
 #[cfg(feature = "fetch")]
 pub fn challenge(text: &str) {
@@ -135,6 +155,10 @@ mod tests {
         run("index_json", super::index_json);
         run("lease_records", super::lease_records);
         run("part_state", super::part_state);
+        run("origins", super::origins);
+        run("refs_copy", super::refs_copy);
+        run_text("config", super::config);
+        run("notes", super::notes);
         #[cfg(feature = "fetch")]
         {
             run_text("challenge", super::challenge);

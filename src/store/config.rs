@@ -129,7 +129,7 @@ impl StoreConfig {
         self.texts.iter().find(|(known, _)| *known == key).map(|(_, text)| text.as_str())
     }
 
-    fn parse(document: &DocumentMut) -> Result<StoreConfig, String> {
+    pub(super) fn parse(document: &DocumentMut) -> Result<StoreConfig, String> {
         let mut config = StoreConfig::default();
         for (name, item) in document.iter() {
             let Ok(key) = name.parse::<ConfigKey>() else {
@@ -223,8 +223,13 @@ fn change(layout: &Layout, key: ConfigKey, text: Option<&str>) -> Result<()> {
     edit(&mut document, key, text);
     // What else is wrong in it is for people to set right, and not to be written anew as it is.
     StoreConfig::parse(&document).map_err(|reason| unusable(layout, None, reason))?;
+    let text = document.to_string();
+    if text.len() as u64 > MAX_CONFIG {
+        let reason = format!("it has no room for another setting within {MAX_CONFIG} bytes");
+        return Err(unusable(layout, None, reason));
+    }
     let aside = Aside::hidden(&layout.private)?;
-    aside.file().write_all(document.to_string().as_bytes()).context("write to", aside.path())?;
+    aside.file().write_all(text.as_bytes()).context("write to", aside.path())?;
     aside.set_mode(0o644)?;
     aside.sync()?;
     aside.name_over(&layout.private, NAME)?;
@@ -233,7 +238,7 @@ fn change(layout: &Layout, key: ConfigKey, text: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn edit(document: &mut DocumentMut, key: ConfigKey, text: Option<&str>) {
+pub(super) fn edit(document: &mut DocumentMut, key: ConfigKey, text: Option<&str>) {
     let Some(text) = text else {
         document.remove(key.name());
         return;
@@ -251,7 +256,10 @@ fn edit(document: &mut DocumentMut, key: ConfigKey, text: Option<&str>) {
         None => {
             // Comments alone are an end to what follows nothing: they are to stand before.
             let is_first = document.is_empty();
-            let comments = document.trailing().as_str().unwrap_or_default().to_owned();
+            let mut comments = document.trailing().as_str().unwrap_or_default().to_owned();
+            if comments.contains('#') && !comments.ends_with('\n') {
+                comments.push('\n');
+            }
             document.insert(key.name(), Item::Value(value));
             if is_first && let Some(mut key) = document.key_mut(key.name()) {
                 key.leaf_decor_mut().set_prefix(comments);
@@ -302,6 +310,13 @@ mod tests {
             .collect();
         let config = parse(&uncommented).unwrap();
         assert!(ConfigKey::ALL.iter().all(|key| config.text(*key).is_some()), "{config:?}");
+    }
+
+    #[test]
+    fn a_comment_without_its_line_feed_does_not_take_in_what_is_set() {
+        let mut document: DocumentMut = "# mine\n# none".parse().unwrap();
+        edit(&mut document, ConfigKey::MaxUsedSpace, Some("20G"));
+        assert_eq!(document.to_string(), "# mine\n# none\nmax-used-space = \"20G\"\n");
     }
 
     #[test]

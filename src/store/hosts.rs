@@ -162,23 +162,23 @@ impl Hosts {
 
 /// When a host said that it wants to be left alone, and until when; in milliseconds of Unix time.
 #[derive(Debug, PartialEq)]
-struct Closed {
-    from: u64,
+pub(super) struct Closed {
+    pub(super) from: u64,
     until: u64,
 }
 
 impl Closed {
-    fn to_line(&self) -> String {
+    pub(super) fn to_line(&self) -> String {
         line::seal(&format!("closed {} {}", self.from, self.until))
     }
 
-    fn parse(bytes: &[u8]) -> Option<Closed> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Closed> {
         let text = line::open(bytes.strip_suffix(b"\n")?)?;
         let (from, until) = text.strip_prefix("closed ")?.split_once(' ')?;
         Some(Closed { from: from.parse().ok()?, until: until.parse().ok()? })
     }
 
-    fn left(&self, now: SystemTime, ceiling: Duration) -> Duration {
+    pub(super) fn left(&self, now: SystemTime, ceiling: Duration) -> Duration {
         let now = millis(now);
         let said = self.until.saturating_sub(self.from);
         if now < self.from || said > whole_millis(ABSURD) {

@@ -11,7 +11,6 @@
 //! a hash of the repository's, so that what comes from the network never becomes one.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +38,7 @@ const SMALL: u64 = 64 * 1024;
 
 /// A good line.
 #[derive(Debug, PartialEq)]
-enum Record {
+pub(super) enum Record {
     Repository(String),
     Blob(Digest),
 }
@@ -52,7 +51,7 @@ impl Record {
         }
     }
 
-    fn parse(line: &[u8]) -> Option<Record> {
+    pub(super) fn parse(line: &[u8]) -> Option<Record> {
         match line::open(line)?.split_once(' ')? {
             ("repository", name) => Some(Record::Repository(name.to_owned())),
             ("blob", digest) => digest.parse().ok().map(Record::Blob),
@@ -83,21 +82,17 @@ fn try_record(layout: &Layout, image: &Reference, blobs: &[(Digest, bool)]) -> R
                 let fetched = blobs.iter().filter(|(_, fetched)| *fetched);
                 missing = fetched.map(|(digest, _)| *digest).collect();
             }
-            false => each(&dir, &name, &file, |record| match record {
+            false => each(&file, |record| match record {
                 Record::Repository(found) => is_named |= found == repository,
                 Record::Blob(digest) => drop(missing.remove(&digest)),
-            })?,
+            })
+            .context("read", dir.path_of(&name))?,
         }
     }
     if missing.is_empty() && is_named {
         return Ok(());
     }
-    // It begins with an empty line, in case somebody before died in the middle of one.
-    let mut text = String::from("\n");
-    if !is_named {
-        text.push_str(&Record::Repository(repository).to_line());
-    }
-    text.extend(missing.into_iter().map(|digest| Record::Blob(digest).to_line()));
+    let text = addition((!is_named).then_some(repository), missing);
     for _ in 0..TRIES {
         let file = dir.open_append(&name)?;
         let mut end = file.try_clone().context("write to", dir.path_of(&name))?;
@@ -111,6 +106,17 @@ fn try_record(layout: &Layout, image: &Reference, blobs: &[(Digest, bool)]) -> R
     }
     tracing::debug!(%image, "where the blobs came from is not kept: a collection has the file");
     Ok(())
+}
+
+/// What is appended for these blobs, and for the repository where the file does not say it yet.
+pub(super) fn addition(
+    repository: Option<String>,
+    blobs: impl IntoIterator<Item = Digest>,
+) -> String {
+    // It begins with an empty line, in case somebody before died in the middle of one.
+    let records = repository.map(Record::Repository).into_iter();
+    let records = records.chain(blobs.into_iter().map(Record::Blob));
+    std::iter::once("\n".to_owned()).chain(records.map(|it| it.to_line())).collect()
 }
 
 /// The repositories that have these blobs, each as a name with the blob's digest.
@@ -138,11 +144,12 @@ pub(crate) fn of(
             continue;
         };
         let (mut repository, mut blobs) = (None, HashSet::new());
-        each(&dir, &name, &file, |record| match record {
+        each(&file, |record| match record {
             Record::Repository(text) => repository = named(&name, text).or(repository.take()),
             Record::Blob(digest) if wanted.contains(&digest) => drop(blobs.insert(digest)),
             Record::Blob(_) => {}
-        })?;
+        })
+        .context("read", dir.path_of(&name))?;
         let Some(repository) = repository else {
             continue;
         };
@@ -195,7 +202,7 @@ fn tidy_file(dir: &Dir, name: &str, kept: &mut impl FnMut(&Digest) -> Result<boo
     let mut left: Vec<Digest> = Vec::new();
     let mut outcome = Ok(());
     let mut seen = HashSet::new();
-    each(dir, name, &reader, |record| match record {
+    each(&reader, |record| match record {
         Record::Repository(text) => repository = named(name, text).or(repository.take()),
         Record::Blob(digest) => {
             lines += 1;
@@ -205,7 +212,8 @@ fn tidy_file(dir: &Dir, name: &str, kept: &mut impl FnMut(&Digest) -> Result<boo
                 Some(Err(error)) => outcome = Err(error),
             }
         }
-    })?;
+    })
+    .context("read", dir.path_of(name))?;
     outcome?;
     let Some(repository) = repository.filter(|_| !left.is_empty()) else {
         return dir.unlink(name).map(drop);
@@ -225,24 +233,25 @@ fn tidy_file(dir: &Dir, name: &str, kept: &mut impl FnMut(&Digest) -> Result<boo
 }
 
 /// Reads the good lines of a file, whatever else there is in it.
-fn each(dir: &Dir, name: &str, file: &File, mut each: impl FnMut(Record)) -> Result<()> {
+pub(super) fn each(file: impl Read, mut each: impl FnMut(Record)) -> std::io::Result<()> {
     let mut reader = BufReader::with_capacity(64 * 1024, file);
-    let mut line = Vec::new();
+    let (mut line, mut is_rest) = (Vec::new(), false);
     loop {
         line.clear();
-        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line);
-        if read.context("read", dir.path_of(name))? == 0 {
+        if (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        // What is too long comes in pieces, and what was cut short without its line feed.
-        if let Some(record) = line.strip_suffix(b"\n").and_then(Record::parse) {
+        // One that is too long comes in pieces, and one that was cut short without its line feed.
+        let whole = line.strip_suffix(b"\n");
+        if let Some(record) = whole.filter(|_| !is_rest).and_then(Record::parse) {
             each(record);
         }
+        is_rest = whole.is_none();
     }
 }
 
 /// A repository, if that is what the text is, and this is the file of it.
-fn named(name: &str, text: String) -> Option<String> {
+pub(super) fn named(name: &str, text: String) -> Option<String> {
     let is_own = |it: &Reference| repository_of(it) == text && stem(&text) == name;
     Reference::of_repository(&text).ok().filter(is_own).map(|_| text)
 }
@@ -252,7 +261,7 @@ pub(super) fn repository_of(image: &Reference) -> String {
     format!("{}/{}", image.registry(), image.repository())
 }
 
-fn stem(repository: &str) -> String {
+pub(super) fn stem(repository: &str) -> String {
     let mut hex = Algorithm::Sha256.digest(repository.as_bytes()).hex();
     hex.truncate(32);
     hex
@@ -354,6 +363,11 @@ mod tests {
             std::fs::write(path(&temp, text), lines).unwrap();
         }
         std::fs::write(path(&temp, "big"), vec![b'x'; 3 << 20]).unwrap();
+        // What stands at the end of a line that is too long was not written as a line.
+        let long = Record::Repository("r.example/d".to_owned()).to_line()
+            + &"x".repeat(MAX_LINE as usize)
+            + &Record::Blob(digest(1)).to_line();
+        std::fs::write(path(&temp, "r.example/d"), long).unwrap();
         assert_eq!(origins(&store, 1), ["docker.io/library/a"]);
     }
 

@@ -88,7 +88,7 @@ impl Walk {
 }
 
 /// What pulls have still to write, in bytes on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
     /// The one that asks, beside what others are going to bring.
     pub(crate) own: u64,
@@ -124,7 +124,7 @@ fn missing(layout: &Layout, digest: &Digest, size: u64) -> Result<u64> {
 }
 
 /// What a blob takes with what is derived from it, in whole blocks, and its name.
-fn cost(size: u64) -> u64 {
+pub(crate) fn cost(size: u64) -> u64 {
     let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
     blocks(size).saturating_add(blocks(outboard::size_for(size))).saturating_add(BLOCK)
 }
@@ -143,11 +143,18 @@ fn read_note(layout: &Layout) -> Result<Option<(u64, u64)>> {
         Err(Error::TooLarge { .. }) => None,
         read => read?,
     };
-    let text = bytes.as_deref().and_then(|bytes| line::open(bytes.strip_suffix(b"\n")?));
-    Ok(text.and_then(|text| {
-        let (bytes, since) = text.strip_prefix("usage ")?.split_once(' ')?;
-        Some((bytes.parse().ok()?, since.parse().ok()?))
-    }))
+    Ok(bytes.as_deref().and_then(parse_note))
+}
+
+/// A note of so many bytes, since so many seconds of Unix time.
+pub(super) fn to_note(bytes: u64, since: u64) -> String {
+    line::seal(&format!("usage {bytes} {since}"))
+}
+
+pub(super) fn parse_note(note: &[u8]) -> Option<(u64, u64)> {
+    let text = line::open(note.strip_suffix(b"\n")?)?;
+    let (bytes, since) = text.strip_prefix("usage ")?.split_once(' ')?;
+    Some((bytes.parse().ok()?, since.parse().ok()?))
 }
 
 /// Notes it, as of now or, if nothing was measured, as of before.
@@ -160,5 +167,5 @@ pub(crate) fn note(layout: &Layout, bytes: u64, measured: bool) -> Result<()> {
     };
     // Torn, it is not believed; and it is written under the lock, so nobody reads it in between.
     sys::empty(&file).context("write", &path)?;
-    sys::write_at(&file, line::seal(&format!("usage {bytes} {since}")).as_bytes(), 0, &path)
+    sys::write_at(&file, to_note(bytes, since).as_bytes(), 0, &path)
 }
