@@ -1,18 +1,20 @@
 //! Mending what a check found: each damaged or missing blob is brought anew from where it came.
 
+mod patient;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
 
-use super::pull::Pull;
+use patient::{Patient, bring, has_no_room};
+
+use super::Puller;
 use super::task::blocking;
-use super::transfer::{Arrival, fetch};
-use super::{Puller, retry};
-use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DOCUMENT_SIZE, MediaType, Reference};
-use crate::store::{CheckOptions, CheckReport, Damage, DamageKind, RefsRepair};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Document, Reference};
+use crate::store::{CheckOptions, CheckReport, Damage, DamageKind, Ref, RefsRepair};
 
 /// How often the images are followed anew, since what was mended leads to more: an index to a manifest
 /// to its layers, and once more to see that nothing is left.
@@ -74,15 +76,6 @@ pub struct Unmended {
     pub quarantined: bool,
     /// The refs that suffer.
     pub refs: Vec<String>,
-}
-
-/// A blob to be brought anew.
-#[derive(Clone)]
-struct Patient {
-    digest: Digest,
-    /// What is known of it: without a manifest that leads to it, no more than a likely length.
-    descriptor: Option<Descriptor>,
-    origins: Vec<Reference>,
 }
 
 impl Puller {
@@ -201,13 +194,16 @@ impl Repair<'_> {
         blocking(move || {
             let digests = wanted.iter().map(|(digest, ..)| *digest).collect();
             let mut origins = store.origins_of(&digests)?;
+            let named = store.refs()?;
             let mut patients = Vec::new();
             for (digest, descriptor, refs) in wanted {
                 let mut origins = origins.remove(&digest).unwrap_or_default();
                 if origins.is_empty() {
                     origins = by_name(&digest, &refs);
                 }
-                patients.push(Patient { digest, descriptor, origins });
+                let suffers = |it: &&Ref| it.name.as_ref().is_some_and(|it| refs.contains(it));
+                let roots = named.iter().filter(suffers).map(|it| it.descriptor.clone()).collect();
+                patients.push(Patient { digest, descriptor, origins, roots });
             }
             patients.sort_by_key(|it| it.digest);
             Ok(patients)
@@ -255,7 +251,7 @@ impl Repair<'_> {
                     self.report.mended.push(mended);
                 }
                 // Nothing else would have room either, and what there is of it stays.
-                Err(error) if error.kind() == ErrorKind::NoSpace => return Err(error),
+                Err(error) if has_no_room(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%digest, %error, "the blob is not mended");
                     self.failures.push((digest, error));
@@ -297,16 +293,6 @@ impl Repair<'_> {
     }
 }
 
-impl Patient {
-    fn is_document(&self) -> bool {
-        self.descriptor.as_ref().is_some_and(|it| is_document(&it.media_type))
-    }
-}
-
-fn is_document(media_type: &MediaType) -> bool {
-    matches!(media_type.kind(), BlobKind::Index | BlobKind::Manifest)
-}
-
 /// Where the refs that need a blob say that their image is from: of stores that have not noted more.
 fn by_name(digest: &Digest, refs: &[String]) -> Vec<Reference> {
     let mut origins: Vec<Reference> = Vec::new();
@@ -323,112 +309,4 @@ fn by_name(digest: &Digest, refs: &[String]) -> Vec<Reference> {
         }
     }
     origins
-}
-
-/// Brings one blob from the first origin that has it.
-async fn bring(
-    puller: &Puller,
-    patient: &Patient,
-    down: &Mutex<HashSet<String>>,
-) -> Result<Mended> {
-    let (store, digest) = (puller.store().clone(), patient.digest);
-    let known = patient.descriptor.clone();
-    let descriptor = blocking(move || {
-        store.condemn(&digest)?;
-        let likely = || Ok(store.likely_size(&digest)?.unwrap_or(0));
-        Ok(match known {
-            Some(known) => known,
-            None => Descriptor::new(MediaType::new(""), digest, likely()?),
-        })
-    })
-    .await?;
-    let mut errors = Vec::new();
-    for origin in &patient.origins {
-        let is_down = || down.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_down().contains(origin.registry()) {
-            let source = std::io::Error::other("it could not be reached a moment ago").into();
-            let url = origin.registry().to_owned();
-            errors.push(Error::Network { action: "connect to", url, source });
-            continue;
-        }
-        match bring_from(puller, origin, &descriptor).await {
-            Ok(mended) => return Ok(mended),
-            Err(error) if is_unreachable(&error) => {
-                is_down().insert(origin.registry().to_owned());
-                errors.push(error);
-            }
-            Err(error) => errors.push(error),
-        }
-    }
-    Err(match (errors.pop(), errors.is_empty()) {
-        (None, _) => Error::BlobNotFound { digest },
-        (Some(only), true) => only,
-        (Some(last), false) => {
-            errors.push(last);
-            Error::Endpoints { errors }
-        }
-    })
-}
-
-fn is_unreachable(error: &Error) -> bool {
-    match error {
-        Error::Network { .. } => true,
-        Error::Endpoints { errors } => errors.iter().all(is_unreachable),
-        _ => false,
-    }
-}
-
-/// Brings one blob from one repository. It is durable when this returns.
-async fn bring_from(puller: &Puller, origin: &Reference, blob: &Descriptor) -> Result<Mended> {
-    let pull = puller.begin(origin, "repair from").await?;
-    let (digest, size) = (blob.digest, blob.size);
-    let pinned = match is_document(&blob.media_type) {
-        true => None,
-        false => pull.pin(&[blob]).await?.pop(),
-    };
-    let arrival = match pinned {
-        Some(pinned) if pinned.is_present() => Ok(Arrival::Waited),
-        Some(pinned) => match fetch(&pull, blob, pinned).await {
-            // Nothing says what kind of blob it is, and some registries keep documents apart.
-            Err(error) if is_unknown(blob) && error.kind() == ErrorKind::NotFound => {
-                bring_document(&pull, blob).await.map_err(|_| error)
-            }
-            arrival => arrival,
-        },
-        None => bring_document(&pull, blob).await,
-    }?;
-    let store = puller.store().clone();
-    blocking(move || {
-        store.settle_blobs(digest.algorithm())?;
-        store.release(&digest)
-    })
-    .await?;
-    let from = format!("{}/{}", origin.registry(), origin.repository());
-    Ok(match arrival {
-        Arrival::Waited => {
-            Mended { digest, size, from: None, servers: Vec::new(), fetched_bytes: 0 }
-        }
-        Arrival::Fetched { resumed } => {
-            let servers = pull.registry().origins(origin, blob);
-            let servers = servers.iter().map(ToString::to_string).collect();
-            let fetched_bytes = size.saturating_sub(resumed);
-            Mended { digest, size, from: Some(from), servers, fetched_bytes }
-        }
-    })
-}
-
-fn is_unknown(blob: &Descriptor) -> bool {
-    blob.media_type.as_str().is_empty() && blob.size <= MAX_DOCUMENT_SIZE
-}
-
-async fn bring_document(pull: &Pull<'_>, blob: &Descriptor) -> Result<Arrival> {
-    let digest = blob.digest;
-    let raw = retry(
-        pull.budget(),
-        |_| pull.registry().manifest(pull.reference(), Some(&digest)),
-        |retry| pull.tell_retry(digest, retry.delay, retry.error),
-    )
-    .await?;
-    pull.save(raw.bytes, digest).await?;
-    Ok(Arrival::Fetched { resumed: 0 })
 }

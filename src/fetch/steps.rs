@@ -120,9 +120,14 @@ impl Pull<'_> {
     async fn find_room(&self, config: &[Wanted], rest: &[Wanted]) -> Result<()> {
         let missing = config.iter().chain(rest).filter(|(_, pinned)| !pinned.is_present());
         let missing: Vec<_> = missing.map(|(blob, _)| (blob.digest, blob.size)).collect();
-        if missing.is_empty() {
-            return Ok(());
+        match missing.is_empty() {
+            true => Ok(()),
+            false => self.make_room(missing).await,
         }
+    }
+
+    /// Has room for blobs of these sizes, which the lease pins.
+    pub(super) async fn make_room(&self, missing: Vec<(Digest, u64)>) -> Result<()> {
         let (store, lease) = (self.store().clone(), self.lease().clone());
         for dropped in blocking(move || gc::admit(&store, &lease, &missing)).await? {
             let gc::DroppedImage { digest, names, freed, .. } = dropped;

@@ -21,17 +21,45 @@ pub(crate) fn admit(
     lease: &Lease,
     wanted: &[(Digest, u64)],
 ) -> Result<Vec<DroppedImage>> {
+    ask(store, lease, wanted, 0)
+}
+
+/// Makes room for blobs of these sizes that the lease's owner is going to put into the store, and whose
+/// digests it does not know yet: as for a pull, images are dropped where the store's limits ask for it.
+/// The images that were.
+///
+/// What is found counts at once as taken by the limits. What is merely free on the disk is kept for
+/// nobody, for a lease can only want what has a digest.
+///
+/// # Errors
+///
+/// [`Error::NoRoom`], before anything was dropped, if the limits or the disk do not have it;
+/// [`Error::Configuration`], [`Error::Locked`], and as of [`collect`](super::collect).
+pub fn make_room_for(store: &BlobStore, lease: &Lease, sizes: &[u64]) -> Result<Vec<DroppedImage>> {
+    let nameless = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(space::cost(*size)));
+    ask(store, lease, &[], nameless)
+}
+
+fn ask(
+    store: &BlobStore,
+    lease: &Lease,
+    wanted: &[(Digest, u64)],
+    nameless: u64,
+) -> Result<Vec<DroppedImage>> {
     let layout = store.layout();
     let limits = config::read(layout)?.space;
     // One after the other, or two would take the same room, or refuse it to each other.
     let lock = space::lock(layout)?;
-    let needs = space::needs(layout, lease, wanted)?;
-    let mut asked = Asked { store, lease, wanted, limits, needs, used: None };
+    let needs = Needs::default();
+    let mut asked = Asked { store, lease, wanted, nameless, limits, needs, used: None };
+    asked.look()?;
     let mut dropped = Vec::new();
     if !asked.fits()? {
         dropped = asked.make_room()?;
     }
-    lease.want(wanted)?;
+    if !wanted.is_empty() {
+        lease.want(wanted)?;
+    }
     asked.note()?;
     drop(lock);
     Ok(dropped)
@@ -42,6 +70,8 @@ struct Asked<'a> {
     store: &'a BlobStore,
     lease: &'a Lease,
     wanted: &'a [(Digest, u64)],
+    /// What is needed beside that, on disk.
+    nameless: u64,
     limits: SpaceLimits,
     needs: Needs,
     /// The most that the store takes, with what others have still to write, and whether it was
@@ -50,6 +80,13 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Looks what has still to be written.
+    fn look(&mut self) -> Result<()> {
+        self.needs = space::needs(self.store.layout(), self.lease, self.wanted)?;
+        self.needs.own = self.needs.own.saturating_add(self.nameless);
+        Ok(())
+    }
+
     /// Whether there is room for it. What is noted of the store's size is too large, if anything: only
     /// where that is too much the store is measured.
     fn fits(&mut self) -> Result<bool> {
@@ -108,7 +145,7 @@ impl Asked<'_> {
             }
         };
         // What others wrote since their needs were looked at was counted twice.
-        self.needs = space::needs(self.store.layout(), self.lease, self.wanted)?;
+        self.look()?;
         if room.over > 0 && !self.fits()? {
             return Err(self.no_room(Some((room.used, room.kept.unwrap_or_default())))?);
         }

@@ -32,6 +32,7 @@ use crate::oci::Digest;
 use crate::store::leases::{self, LeaseReader, Pin};
 use crate::store::{BlobStore, Layout, LeaseState, SpaceLimits, collector, refs};
 pub(crate) use admit::admit;
+pub use admit::make_room_for;
 use mark::Marker;
 pub(crate) use room::Goal;
 pub use room::{DroppedImage, RoomReport};

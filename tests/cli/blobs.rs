@@ -184,3 +184,37 @@ fn several_files_are_put_at_once() {
     let put = |n: usize| json!({ "digest": digests[n], "size": n + 1 });
     assert_eq!(value, json!([put(1), put(0)]));
 }
+
+#[test]
+fn put_of_files_keeps_within_the_cap() {
+    let sandbox = Sandbox::new();
+    let image = sandbox.add_image("example.org/a:1", &[&noise(2 << 20, 1)]);
+    let paths = ["one", "two"].map(|name| sandbox.dir.path().join(name));
+    for (n, path) in paths.iter().enumerate() {
+        std::fs::write(path, noise(1 << 20, n as u64 + 2)).unwrap();
+    }
+    let [one, two] = paths.each_ref().map(|path| path.to_str().unwrap());
+    let used = sandbox.json(&["df"])["total"]["disk"].as_u64().unwrap();
+    let cap = (used + (1 << 20) + (1 << 19)).to_string();
+    sandbox.ok(&["config", "max-used-space", &cap]);
+    sandbox.ok(&["pin", "example.org/a:1"]);
+    // Two are too many, and neither is there then.
+    sandbox.fails(&["blob", "put", one, two], 9, &format!("may take {cap} "));
+    sandbox.fails(&["blob", "put", one, two], 9, "example.org/a:1");
+    assert_eq!(sandbox.json(&["blob", "ls"]).as_array().unwrap().len(), 3);
+    sandbox.ok(&["blob", "put", one]);
+    // What was let in counts at once.
+    sandbox.fails(&["blob", "put", two], 9, "may take");
+    sandbox.ok(&["unpin", "example.org/a:1"]);
+    let done = sandbox.run(&["blob", "put", two]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.err.contains(&image.target.digest.to_string()) && done.err.contains("to make room"),
+        "{done:?}"
+    );
+    assert_eq!(sandbox.json(&["images"]), json!([]));
+    assert!(sandbox.json(&["df"])["total"]["disk"].as_u64().unwrap() <= cap.parse().unwrap());
+    // Of a stream nobody knows how long it is.
+    let piped = sandbox.run_with_input(&["blob", "put", "-"], &noise(3 << 20, 9));
+    assert_eq!(piped.code, Some(0), "{piped:?}");
+}

@@ -2,7 +2,9 @@
 
 use layerstore::{ConfigKey, ErrorKind};
 
+use super::repair::{check, path, repair};
 use super::*;
+use crate::corrupt::flip;
 use crate::support::{Action, Fault, images};
 
 const MIB: u64 = 1024 * 1024;
@@ -188,4 +190,50 @@ fn what_was_noted_of_the_size_is_measured_before_it_costs_an_image() {
         world.pull("next:1").unwrap();
         assert!(du(&world) <= cap);
     }
+}
+
+/// A store with an older image and a newer one, of which the older has a damaged layer; the cap, within
+/// which that has no room to be rebuilt unless the newer goes.
+fn rotten() -> (World, Image, u64) {
+    let world = World::new();
+    let old = push(&world, "old", &[100, 2 * MIB]);
+    let new = push(&world, "new", &[3 * MIB]);
+    for (n, (name, image)) in [("old:1", &old), ("new:1", &new)].into_iter().enumerate() {
+        world.pull(name).unwrap();
+        age(&world, image, 60 - n as u64);
+    }
+    let layer = old.layers.iter().max_by_key(|it| it.content.len()).unwrap();
+    flip(&path(&world, &layer.digest), 100_000, 1);
+    let cap = limited(&world, MIB);
+    world.registry.clear_requests();
+    (world, old, cap)
+}
+
+#[test]
+fn a_repair_makes_room_for_what_it_rebuilds_and_not_of_what_it_mends() {
+    let (world, old, cap) = rotten();
+    let report = repair(&world);
+    assert!(report.is_sound() && report.mended.len() == 1, "{report:?}");
+    assert!(du(&world) <= cap);
+    let names: Vec<_> = world.store.refs().unwrap().into_iter().filter_map(|it| it.name).collect();
+    assert_eq!(names, [world.reference("old:1").to_string()], "the longest unused, but damaged");
+    world.assert_has("old:1", &old);
+}
+
+#[test]
+fn a_repair_that_has_no_room_fetches_nothing_and_moves_nothing() {
+    let (world, old, cap) = rotten();
+    let pinned = world.reference("new:1").to_string();
+    world.store.set_pinned(&pinned, true).unwrap();
+    let found = check(&world);
+    let error = run(world.puller().repair(&found)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OverCap, "{error}");
+    assert!(error.to_string().contains(&format!("may take {cap} ")), "{error}");
+    assert!(error.to_string().contains(&pinned), "{error}");
+    assert_eq!(sends(&world, &old), 0);
+    assert_eq!(world.store.refs().unwrap().len(), 2);
+    assert!(world.names_in(".layerstore/quarantine").is_empty());
+    world.store.set_config(ConfigKey::MaxUsedSpace, None).unwrap();
+    assert!(repair(&world).is_sound());
+    world.assert_has("old:1", &old);
 }

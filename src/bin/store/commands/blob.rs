@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use layerstore::oci::{Algorithm, MediaType};
-use layerstore::{Blob, BlobInfo, BlobStore, Digest, Error, Pinned, Role};
+use layerstore::{Blob, BlobInfo, BlobStore, Digest, Error, Pinned, Role, gc};
 use serde::Serialize;
 
 use super::{Outcome, Place};
@@ -178,15 +178,20 @@ impl Report for Put {
 
 fn put(place: &Place, files: &[PathBuf], algorithm: Algorithm, out: &mut Output) -> Outcome {
     // Before the store is made: a wrong path leaves nothing behind.
+    let mut sizes = Vec::new();
     for file in files {
-        open(file)?;
+        sizes.extend(open(file)?.size);
     }
     let store = place.open_or_init()?;
     let lease = store.lease("store blob put")?;
+    for dropped in gc::make_room_for(&store, &lease, &sizes)? {
+        let (size, names) = (human::size(dropped.freed), dropped.names.join(" "));
+        out.warn(format!("{} was dropped to make room, {size}: {names}", dropped.digest));
+    }
     let mut batch = store.ingest_batch(&lease, algorithm, u64::MAX)?;
     for file in files {
-        let (input, origin) = open(file)?;
-        batch.put(input, &origin)?;
+        let Input { reader, origin, .. } = open(file)?;
+        batch.put(reader, &origin)?;
     }
     let put = |pinned: Pinned| Put { digest: *pinned.digest(), size: pinned.size() };
     let mut puts: Vec<_> = batch.commit()?.into_iter().map(put).collect();
@@ -198,14 +203,27 @@ fn put(place: &Place, files: &[PathBuf], algorithm: Algorithm, out: &mut Output)
     Ok(Exit::Ok)
 }
 
-/// A file, or the standard input, and what to call it.
-fn open(file: &Path) -> Result<(Box<dyn Read>, String), Failure> {
+/// A file, or the standard input.
+struct Input {
+    reader: Box<dyn Read>,
+    /// What to call it.
+    origin: String,
+    /// How long it is, where that is known.
+    size: Option<u64>,
+}
+
+fn open(file: &Path) -> Result<Input, Failure> {
     if file.to_str() == Some("-") {
-        return Ok((Box::new(io::stdin().lock()), "the standard input".to_owned()));
+        let (reader, origin) = (Box::new(io::stdin().lock()), "the standard input".to_owned());
+        return Ok(Input { reader, origin, size: None });
     }
     let path = file.display().to_string();
-    match File::open(file) {
-        Ok(input) => Ok((Box::new(input), path)),
+    let opened = File::open(file).and_then(|input| input.metadata().map(|meta| (input, meta)));
+    match opened {
+        Ok((input, meta)) => {
+            let size = meta.is_file().then_some(meta.len());
+            Ok(Input { reader: Box::new(input), origin: path, size })
+        }
         Err(source) => Err(Failure::Input { path, source }),
     }
 }
