@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from stress_registry import Pull
+from stress_registry import HELD_AT, Pull
 
 # Longer than the two minutes after which the store gives up waiting for a lock.
 DEADLINE = 240
@@ -48,9 +48,12 @@ class Run:
                 print(f"stress: LOST: {what}", flush=True)
 
     def start(self, *arguments, **more):
+        # Of a session of its own: when the shell that began all this ends, the kernel continues
+        # whoever is stopped in its process group.
         return subprocess.Popen(
             [self.command, "--root", self.root, *arguments], env=self.environment,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+            start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, **more)
 
     def finish(self, process, what):
         """Output and exit code; a process that does not end is an error."""
@@ -383,20 +386,20 @@ class Overtaker(Worker):
             names.append(f"{self.host}/{repository}:v1")
             pulls.append(Pull(self.name + which))
             registry.pulls[self.name + which] = pulls[-1]
-        pulls[0].slow = True
+        pulls[0].goes_on.clear()
         entries = [self.begin("pull", name, image) for name in names]
         first = shared.start("--json", "-q", "pull", "--plain-http", names[0])
-        while first.poll() is None and not any(a["sent"] > 100_000 for a in pulls[0].asked.values()):
+        while first.poll() is None and not any(a["sent"] >= HELD_AT for a in pulls[0].asked.values()):
             time.sleep(0.01)
         # Ended before the second is ready, if the run ends.
         if not stop_process(first):
             shared.report(f"pull {names[0]} ended before it could be stopped")
+        pulls[0].goes_on.set()
         shared.count("stops")
         pulls[0].stopped = time.monotonic()
         shared.run("--json", "-q", "pull", "--plain-http", names[1])
         shared.check_image(names[1], image, "though its pull has overtaken another")
         pulls[0].is_out()
-        pulls[0].slow = False
         first.send_signal(signal.SIGCONT)
         _, err, code = shared.finish(first, f"pull {names[0]}")
         if code != 0:

@@ -22,6 +22,8 @@ import time
 
 # Below the 60 seconds after which the store overtakes a holder that has stopped.
 OVERTAKEN = 50
+# How much of a blob is sent to a process that is to be stopped in the midst of it.
+HELD_AT = 100_000
 
 
 class Pull:
@@ -35,7 +37,9 @@ class Pull:
         self.stopped = None
         # Whether it was ever stopped for so long that others do not wait for it.
         self.overtaken = False
-        self.slow = False
+        # Set: bytes may go out beyond the first `HELD_AT` of a blob.
+        self.goes_on = threading.Event()
+        self.goes_on.set()
         # By digest: from which offset on it was asked for first, and how many bytes were sent.
         self.asked = {}
 
@@ -181,11 +185,15 @@ class Registry:
 
     def _body(self, connection, pull, status, headers, digest, body):
         self._send(connection, status, headers, body, True)
-        slow = pull.slow or random.random() < (0.3 if len(body) < 512 << 10 else 0.7)
+        slow = random.random() < (0.3 if len(body) < 512 << 10 else 0.7)
         size = max(2048, len(body) // 12) if slow else 1 << 20
-        pause = 0.5 if pull.slow else random.uniform(0.0, 0.03)
+        if not pull.goes_on.is_set():
+            size = min(size, HELD_AT)
+        pause = random.uniform(0.0, 0.03)
         note = pull.asked[digest]
         for at in range(0, len(body), size):
+            if note["sent"] >= HELD_AT:
+                pull.goes_on.wait()
             piece = body[at:at + size]
             connection.sendall(piece)
             note["sent"] += len(piece)
