@@ -59,6 +59,7 @@ mod refs_copy;
 mod repair;
 mod seed;
 pub(crate) mod space;
+mod sums;
 pub(crate) mod suspect;
 mod units;
 mod usage;
