@@ -48,6 +48,7 @@ pub(crate) mod outboard;
 mod part;
 pub(crate) mod part_names;
 mod part_state;
+mod pieces;
 mod present;
 mod pulse;
 pub(crate) mod quarantine;

@@ -10,6 +10,7 @@ use super::lease::Pinned;
 use super::outboard::BlobHasher;
 use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
+use super::pieces;
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
 use super::seed;
@@ -178,30 +179,24 @@ impl Part {
     /// [`Error::NoSpace`], after which the part is as it was before or longer, and can be resumed;
     /// [`Error::NotDurable`], after which it must be discarded.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let next = self.put(offset, bytes)?;
-        self.hasher.update(next);
-        self.hashed += next.len() as u64;
+        for new in self.place(offset, &[bytes])? {
+            // At most one is next: behind it lies what was there already.
+            if new.start == self.hashed {
+                // Both lie within `bytes`, whose length is a usize.
+                self.hash(&bytes[(new.start - offset) as usize..(new.end - offset) as usize]);
+            }
+        }
         Ok(())
     }
 
-    /// As [`write_at`](Part::write_at), for two parts, whose bytes are hashed together.
-    pub(crate) fn write_both(
-        parts: [&mut Part; 2],
-        offsets: [u64; 2],
-        bytes: [&[u8]; 2],
-    ) -> [Result<()>; 2] {
-        let [one, other] = parts;
-        let puts = [one.put(offsets[0], bytes[0]), other.put(offsets[1], bytes[1])];
-        let next = puts.each_ref().map(|put| put.as_ref().map_or(&[][..], |next| *next));
-        BlobHasher::update_both([&mut one.hasher, &mut other.hasher], next);
-        one.hashed += next[0].len() as u64;
-        other.hashed += next[1].len() as u64;
-        puts.map(|put| put.map(drop))
-    }
-
-    /// Puts bytes in their place; those that are next to be hashed are given back.
-    fn put<'a>(&mut self, offset: u64, bytes: &'a [u8]) -> Result<&'a [u8]> {
-        let end = offset.saturating_add(bytes.len() as u64);
+    /// Puts bytes, which lie in pieces one after the other, in their place, and hashes nothing. The
+    /// ranges that were not there before.
+    ///
+    /// # Errors
+    ///
+    /// As of [`write_at`](Part::write_at).
+    pub(crate) fn place(&mut self, offset: u64, pieces: &[&[u8]]) -> Result<Vec<Range<u64>>> {
+        let end = offset.saturating_add(pieces::len(pieces));
         if end > self.pinned.size() {
             return Err(Error::SizeMismatch {
                 origin: format!("the download of {}", self.pinned.digest()),
@@ -210,20 +205,34 @@ impl Part {
                 more: true,
             });
         }
-        let mut next = &[][..];
-        for missing in self.ranges.missing(offset..end) {
-            // Both lie within `bytes`, whose length is a usize.
-            let new = &bytes[(missing.start - offset) as usize..(missing.end - offset) as usize];
-            // At most one does: behind it lies what was there already.
-            if missing.start == self.hashed {
-                next = new;
-            }
-            self.write_missing(missing, new)?;
+        let missing = self.ranges.missing(offset..end);
+        for Range { start, end } in &missing {
+            let new = pieces::cut(pieces, start - offset..end - offset);
+            self.write_missing(*start..*end, &new)?;
         }
-        Ok(next)
+        Ok(missing)
     }
 
-    fn write_missing(&mut self, place: Range<u64>, bytes: &[u8]) -> Result<()> {
+    /// Up to where the bytes are hashed.
+    pub(crate) fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// Hashes the next bytes, which are in their place.
+    pub(crate) fn hash(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.hashed += bytes.len() as u64;
+    }
+
+    /// As [`hash`](Part::hash), for two parts, which together take less time than one by one.
+    pub(crate) fn hash_both(parts: [&mut Part; 2], bytes: [&[u8]; 2]) {
+        let [one, other] = parts;
+        BlobHasher::update_both([&mut one.hasher, &mut other.hasher], bytes);
+        one.hashed += bytes[0].len() as u64;
+        other.hashed += bytes[1].len() as u64;
+    }
+
+    fn write_missing(&mut self, place: Range<u64>, pieces: &[&[u8]]) -> Result<()> {
         let path = self.path();
         if place.end > self.reserved {
             self.reserve(place.end, &path)?;
@@ -233,8 +242,8 @@ impl Part {
             self.keep_state()?;
             self.note()?;
         }
-        sys::write_at(self.file(), bytes, place.start, &path)?;
-        self.unnoted += bytes.len() as u64;
+        sys::write_pieces_at(self.file(), pieces, place.start, &path)?;
+        self.unnoted += place.end - place.start;
         self.ranges.insert(place);
         if self.unnoted >= NOTE || self.noted.elapsed() >= NOTE_TIME {
             self.note()?;
