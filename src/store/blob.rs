@@ -1,12 +1,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::BlobStore;
 use super::layout::Layout;
 use super::outboard::Outboards;
 use super::suspect::Suspects;
 use super::verified::{Guard, Source};
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
+use crate::oci::{Descriptor, Digest, Document, MAX_CONFIG_SIZE, MAX_DOCUMENT_SIZE};
 use crate::sys::{self, Map};
 
 /// An open blob.
@@ -130,9 +131,13 @@ impl Blob {
 
     /// Reads a manifest or an index into memory and checks length and digest.
     pub(crate) fn read_small(self, expected: u64) -> Result<Vec<u8>> {
-        if expected > MAX_DOCUMENT_SIZE {
-            let what = format!("the manifest {}", self.digest);
-            return Err(Error::TooLarge { what, limit: MAX_DOCUMENT_SIZE });
+        let what = || format!("the manifest {}", self.digest);
+        self.read_whole(expected, MAX_DOCUMENT_SIZE, what)
+    }
+
+    fn read_whole(&self, expected: u64, limit: u64, what: impl Fn() -> String) -> Result<Vec<u8>> {
+        if expected > limit {
+            return Err(Error::TooLarge { what: what(), limit });
         }
         if self.len != expected {
             let origin = format!("the stored blob {}", self.digest);
@@ -147,13 +152,32 @@ impl Blob {
         self.compare(self.digest.algorithm().digest(&bytes))?;
         Ok(bytes)
     }
+
+    /// Reads and parses the manifest or index that a descriptor points to.
+    pub(super) fn into_document(self, descriptor: &Descriptor) -> Result<Document> {
+        Document::parse(&self.read_small(descriptor.size)?, &descriptor.media_type)
+            .map_err(|error| error.of_document(&descriptor.digest))
+    }
 }
 
 /// Reads and parses the manifest or index that a descriptor points to.
 pub(crate) fn read_document(layout: &Layout, descriptor: &Descriptor) -> Result<Document> {
-    let bytes = Blob::open(layout, &descriptor.digest)?.read_small(descriptor.size)?;
-    Document::parse(&bytes, &descriptor.media_type)
-        .map_err(|error| error.of_document(&descriptor.digest))
+    Blob::open(layout, &descriptor.digest)?.into_document(descriptor)
+}
+
+impl BlobStore {
+    /// Reads the config of an image, checked against its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`]; [`Error::SizeMismatch`] and [`Error::DigestMismatch`] if it is
+    /// another than the descriptor's; [`Error::TooLarge`] if that is over
+    /// [`MAX_CONFIG_SIZE`](crate::oci::MAX_CONFIG_SIZE); [`Error::Io`].
+    pub fn image_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let what = || format!("the config {}", descriptor.digest);
+        let blob = Blob::open(self.layout(), &descriptor.digest)?;
+        blob.read_whole(descriptor.size, MAX_CONFIG_SIZE, what)
+    }
 }
 
 /// An error is that of [`Blob::read_at`], in an [`io::Error`] of the kind `InvalidData` where bytes

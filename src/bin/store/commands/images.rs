@@ -38,7 +38,8 @@ struct Row {
 }
 
 impl Row {
-    fn new(store: &BlobStore, entry: Ref) -> Row {
+    /// Reads the image of a ref; when it was used is looked for only if that is going to be told.
+    fn new(store: &BlobStore, entry: Ref, with_use: bool) -> Row {
         let pinned = entry.is_pinned();
         let mut row = Row {
             name: entry.name,
@@ -53,15 +54,15 @@ impl Row {
             last_used: None,
             error: None,
         };
-        match store.last_used(&row.digest) {
-            Ok(last) => row.last_used = last.map(human::unix),
+        match with_use.then(|| store.last_used(&row.digest)).transpose() {
+            Ok(last) => row.last_used = last.flatten().map(human::unix),
             Err(error) => row.error = Some(error.to_string()),
         }
         match Image::read(store, &entry.descriptor) {
             Ok(image) => {
                 row.platforms = image.platforms(store).iter().map(Platform::to_string).collect();
                 row.size = image.size();
-                row.blobs = image.nodes.iter().filter(|node| node.present).count() as u64;
+                row.blobs = image.blobs();
                 row.missing = image.missing();
                 row.foreign = image.foreign();
             }
@@ -98,7 +99,7 @@ impl Row {
 }
 
 pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
-    let mut rows = rows(store, store.refs()?);
+    let mut rows = rows(store, store.refs()?, out.is_json());
     rows.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
     print(&rows, out)?;
     let mut exit = Exit::Ok;
@@ -112,10 +113,10 @@ pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
 }
 
 /// A row for each, read on all processors: each takes reading and parsing of a few documents.
-fn rows(store: &BlobStore, entries: Vec<Ref>) -> Vec<Row> {
+fn rows(store: &BlobStore, entries: Vec<Ref>, with_use: bool) -> Vec<Row> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let share = entries.len().div_ceil(cores).max(FEW);
-    let row = |entry: &Ref| Row::new(store, entry.clone());
+    let row = |entry: &Ref| Row::new(store, entry.clone(), with_use);
     thread::scope(|scope| {
         let threads: Vec<_> = entries
             .chunks(share)
