@@ -47,12 +47,12 @@ fn look_into(store: &BlobStore, unmarked: &mut Vec<Digest>, marker: &mut Marker<
 /// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
 /// be told, since reading failed otherwise, the collection fails.
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
-    match reading::sniff(store.layout(), digest) {
+    match reading::subject(store.layout(), digest) {
         // What is no file is the sweep's business. Looked at only now, for nearly all are files.
         Err(error) => match store.layout().blob_meta(digest)? {
             Some(meta) if meta.is_file => Err(error),
             _ => Ok(None),
         },
-        Ok(found) => Ok(found.and_then(|(_, it)| it.subject().map(|to| to.digest))),
+        Ok(subject) => Ok(subject.map(|subject| subject.digest)),
     }
 }

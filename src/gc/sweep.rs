@@ -110,10 +110,11 @@ impl Cycle<'_> {
         if self.options.dry_run {
             for candidate in batch.drain(..) {
                 self.count_removed(&candidate);
-                // With what is derived from it.
-                let disk = stock::size_of(self.layout, &candidate.digest)?;
-                let disk = disk.map_or(candidate.disk, |size| size.disk);
-                self.would_free.set(self.would_free.get().saturating_add(disk));
+                if self.measures_room {
+                    let derived = stock::derived(self.layout, &candidate.digest)?;
+                    let disk = candidate.disk.saturating_add(derived);
+                    self.would_free.set(self.would_free.get().saturating_add(disk));
+                }
             }
             return Ok(());
         }
