@@ -352,3 +352,34 @@ fn damaged(layout: &Layout, reason: String) -> Error {
     let hint = "`store check --repair` rebuilds it, and nothing is collected before";
     Error::Damaged { path: layout.root.path_of("index.json"), reason: format!("{reason}; {hint}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::MediaType;
+
+    #[test]
+    fn what_another_process_wrote_since_counts() {
+        let temp = tempfile::tempdir().unwrap();
+        let one = BlobStore::init(temp.path().join("store")).unwrap();
+        let other = BlobStore::open(temp.path().join("store")).unwrap();
+        let put = |names: &[&str], text: &[u8]| {
+            let media_type = MediaType::new(MediaType::OCI_MANIFEST);
+            let target = Descriptor::new(media_type, Algorithm::Sha256.digest(text), 1);
+            let mut index = IndexFile::default();
+            names.iter().for_each(|name| assert!(index.set(name, &target)));
+            write(other.layout(), &index.to_bytes()).unwrap();
+            target.digest
+        };
+        for text in [b"x", b"y", b"y", b"x"] {
+            let digest = put(&["a:1"], text);
+            for _ in 0..3 {
+                assert_eq!(one.find_ref("a:1").unwrap().descriptor.digest, digest);
+            }
+        }
+        put(&["b:1", "c:1"], b"z");
+        assert_eq!(one.remove_refs(&["a:1".into(), "b:1".into()]).unwrap(), [false, true]);
+        assert_eq!(other.refs().unwrap().len(), 1);
+        assert!(one.find_ref("b:1").is_err() && one.find_ref("c:1").is_ok());
+    }
+}
