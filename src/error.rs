@@ -251,13 +251,13 @@ pub enum Error {
     /// A stored blob is no longer what was stored: the disk, or something that wrote to it, has
     /// changed it. Its digest was asked before this was said.
     #[error(
-        "the stored blob {digest} is damaged at byte {offset}, or in the 16 KiB from there on; \
+        "the stored blob {digest} is damaged at byte {offset}, or in the 4 KiB from there on; \
          a pull of an image that has it brings it anew"
     )]
     CorruptBlob {
         /// The blob.
         digest: Digest,
-        /// Where the first group that is wrong begins, among those that were asked for.
+        /// Where the first page of 4 KiB that is wrong begins, among those that were asked for.
         offset: u64,
     },
 

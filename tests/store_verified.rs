@@ -13,6 +13,7 @@ use layerstore::{Blob, BlobStore, Claim, Digest, Error};
 use store_support::*;
 
 const GROUP: usize = 16 * 1024;
+const PAGE: usize = 4 * 1024;
 /// Seven groups, the last of them a short one.
 const LEN: usize = 6 * GROUP + 100;
 
@@ -57,7 +58,7 @@ fn every_way_to_read_gives_the_bytes() {
         let bytes = noise(len, 1);
         let digest = put_blob(&store, &bytes);
         let mut blob = store.open_blob(&digest).unwrap();
-        for piece in [1000, GROUP, GROUP + 1, 100_000, 4_000_000] {
+        for piece in [1000, PAGE, PAGE + 1, GROUP + 1, 100_000, 4_000_000] {
             assert!(read_by(&mut blob, piece).unwrap() == bytes, "{len} bytes by {piece}");
         }
         let mut all = Vec::new();
@@ -81,23 +82,23 @@ fn every_way_to_read_gives_the_bytes() {
 }
 
 #[test]
-fn a_bad_group_is_an_error_and_the_others_are_read() {
+fn a_bad_page_is_an_error_and_the_others_are_read() {
     let (_dir, store) = store();
     let bytes = noise(LEN, 2);
-    for (at, group) in [(0, 0), (GROUP * 3 - 1, 2), (GROUP * 3, 3), (LEN - 1, 6)] {
+    for (at, page) in [(0, 0), (PAGE * 7 - 1, 6), (PAGE * 7, 7), (LEN - 1, 24)] {
         let digest = put_blob(&store, &bytes);
         flip(&blob_path(&store, &digest), at as u64);
         let mut blob = store.open_blob(&digest).unwrap();
-        for n in 0..7 {
-            let mut buffer = vec![0xaa; GROUP];
-            match blob.read_at(&mut buffer, (n * GROUP) as u64) {
+        for n in 0..25 {
+            let mut buffer = vec![0xaa; PAGE];
+            match blob.read_at(&mut buffer, (n * PAGE) as u64) {
                 Ok(read) => {
-                    assert_ne!(n, group);
-                    assert!(buffer[..read] == bytes[n * GROUP..n * GROUP + read]);
+                    assert_ne!(n, page);
+                    assert!(buffer[..read] == bytes[n * PAGE..n * PAGE + read]);
                 }
                 Err(Error::CorruptBlob { digest: of, offset }) => {
-                    assert_eq!((n, of, offset), (group, digest, (group * GROUP) as u64));
-                    let end = GROUP.min(LEN - n * GROUP);
+                    assert_eq!((n, of, offset), (page, digest, (page * PAGE) as u64));
+                    let end = PAGE.min(LEN - n * PAGE);
                     assert!(buffer[..end].iter().all(|byte| *byte == 0), "no wrong byte");
                 }
                 Err(other) => panic!("{other}"),
@@ -107,7 +108,7 @@ fn a_bad_group_is_an_error_and_the_others_are_read() {
             let error = read_by(&mut blob, piece).unwrap_err().downcast::<Error>().unwrap();
             let text = error.to_string();
             assert!(text.contains(&digest.to_string()), "{text}");
-            assert!(text.contains(&format!("byte {}", group * GROUP)), "{text}");
+            assert!(text.contains(&format!("byte {}", page * PAGE)), "{text}");
         }
         std::fs::remove_file(blob_path(&store, &digest)).unwrap();
     }
@@ -145,7 +146,7 @@ fn stale_torn_and_missing_hashes_cost_a_good_blob_nothing() {
     let digest = put_blob(&store, &bytes);
     let path = outboard_path(&store, &digest);
     let good = std::fs::read(&path).unwrap();
-    assert_eq!(good.len(), 64 + 7 * 40);
+    assert_eq!(good.len(), 64 + 7 * 64);
     let mut states = vec![Vec::new(), good[..100].to_vec(), vec![0; good.len()]];
     for at in 0..good.len() {
         let mut state = good.clone();
@@ -159,14 +160,18 @@ fn stale_torn_and_missing_hashes_cost_a_good_blob_nothing() {
         let mut blob = store.open_blob(&digest).unwrap();
         assert!(read_by(&mut blob, 1000).unwrap() == bytes, "state {n}");
         let at = n.saturating_sub(3);
-        // A leaf is compared by a check only.
-        let is_leaf = (3..states.len() - 1).contains(&n) && at >= 64 && (at - 64) % 40 < 32;
-        assert_eq!(std::fs::read(&path).unwrap() == good, !is_leaf, "state {n}");
+        // A leaf is compared by a check only, as are the sums of pages that are not there.
+        let is_leaf = at >= 64 && (at - 64) % 64 < 32 || at >= good.len() - 3 * 8;
+        let is_passed = (3..states.len() - 1).contains(&n) && is_leaf;
+        assert_eq!(std::fs::read(&path).unwrap() == good, !is_passed, "state {n}");
     }
     std::fs::remove_file(&path).unwrap();
     assert!(read_by(&mut store.open_blob(&digest).unwrap(), 1000).unwrap() == bytes);
     assert!(std::fs::read(&path).unwrap() == good, "the first read keeps them");
-    // Cut while a reader has them open.
+    // Cut while a reader has them open, who has read the sums of the first MiB.
+    let bytes = noise(3 * 1024 * 1024, 6);
+    let digest = put_blob(&store, &bytes);
+    let path = outboard_path(&store, &digest);
     let mut blob = store.open_blob(&digest).unwrap();
     blob.read_exact(&mut [0; 10]).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(70).unwrap();

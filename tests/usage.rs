@@ -89,8 +89,8 @@ fn the_total_is_that_of_du() {
     assert_eq!((kinds.trash.size, kinds.quarantine.size), (33_000, 44_000));
     assert_eq!((kinds.reserve.count, kinds.reserve.disk), (1, 4 << 20));
     assert!(kinds.other.size >= 559_000);
-    // The group hashes of the blobs that are larger than 64 KiB: 64 bytes, and 40 for each 16 KiB.
-    let hashes = [1_000_000u64, 300_000, 100_001, 70_000].map(|len| 64 + 40 * len.div_ceil(16_384));
+    // The group hashes of the blobs that are larger than 64 KiB: 64 bytes, and 64 for each 16 KiB.
+    let hashes = [1_000_000u64, 300_000, 100_001, 70_000].map(|len| 64 + 64 * len.div_ceil(16_384));
     assert_eq!((kinds.group_hashes.count, kinds.group_hashes.size), (4, hashes.iter().sum()));
 }
 
@@ -239,7 +239,7 @@ fn what_is_reclaimable_is_what_a_collection_frees() {
 
     // A lease that ends leaves its blob to the next collection.
     store.remove_lease(&lasting).unwrap();
-    let size = 80_000 + 64 + 40 * 80_000u64.div_ceil(16_384);
+    let size = 80_000 + 64 + 64 * 80_000u64.div_ceil(16_384);
     assert_eq!(store.usage().unwrap().reclaimable.size, size);
     store.remove_refs(&["a:1".to_owned(), "a:latest".to_owned()]).unwrap();
     gc::collect(&store, &GcOptions::default()).unwrap();

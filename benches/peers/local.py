@@ -6,9 +6,10 @@ import json
 import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 
-from measure import in_turn, table, timed
+from measure import ROOT, in_turn, median, table, timed
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -65,6 +66,14 @@ def make_layout(root, kept, dropped, layers=5):
     (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": refs}))
     return doomed
+
+
+def more_garbage(root, count, seed):
+    """Puts so many blobs that nothing leads to into a layout."""
+    folder = root / "blobs/sha256"
+    for n in range(count):
+        data = b"\x1f\x8b" + f"garbage {seed} {n} ".encode() * 100
+        (folder / hashlib.sha256(data).hexdigest()).write_bytes(data)
 
 
 def collect(bench):
@@ -130,24 +139,63 @@ def put(bench):
     return f"## Many small blobs\n\n{put.__doc__}\n\n{table(results)}\n", results
 
 
-def check(bench):
-    """Every byte of the images' layout hashed on all cores, from the page cache."""
-    root = bench.folder / "check"
+def with_hashes(bench, root):
+    """The images' layout as a store, with the hashes of groups."""
     root.mkdir(mode=0o700)
     subprocess.run(["cp", "-rT", bench.layout, root], check=True)
-    subprocess.run([bench.store, "--root", root, "init"], check=True, stdout=subprocess.DEVNULL)
+    for command in ("init", "check"):
+        subprocess.run([bench.store, "--root", root, command], check=True, stdout=subprocess.DEVNULL)
+
+
+def check(bench):
+    """Every byte of the images' layout hashed on all cores, from the page cache: `check` compares
+    group hashes, which are of BLAKE3, and `check --read-data` digests."""
+    root = bench.folder / "check"
+    with_hashes(bench, root)
     files = [str(file) for file in (root / "blobs/sha256").iterdir()]
     files.sort(key=lambda file: -os.path.getsize(file))
     listed = bench.folder / "files"
     listed.write_text("\n".join(files))
     cores = str(os.cpu_count())
+    store = [bench.store, "--root", root, "-q", "check"]
     results = in_turn(bench.rounds(7), {
-        "store": lambda _: timed([bench.store, "--root", root, "-q", "check", "--read-data"]),
+        "store": lambda _: timed([*store, "--read-data"]),
         "openssl": lambda _: timed(["xargs", "-a", listed, "-P", cores, "-n", "1", "openssl",
                                     "dgst", "-sha256"]),
+        "store, group hashes": lambda _: timed(store),
+        "b3sum": lambda _: timed(["b3sum", *files]),
     })
     size = sum(map(os.path.getsize, files)) / 1e9
-    return f"## A check of {size:.1f} GB\n\n{check.__doc__}\n\n{table(results)}\n", results
+    groups, b3sum = results["store, group hashes"], results["b3sum"]
+    ratio = statistics.median(theirs["wall"] / own["wall"] for theirs, own in zip(b3sum, groups))
+    return (f"## A check of {size:.1f} GB\n\n{check.__doc__}\n\n{table(results)}\n\n"
+            f"`b3sum` took {ratio:.2f} times as long as the check of group hashes.\n", results)
+
+
+def read(bench):
+    """1 GB read of the largest blob of the images, from the page cache, by the library: verified, as
+    it always is, and from the file itself with the same calls."""
+    root = bench.folder / "read"
+    with_hashes(bench, root)
+    largest = max((root / "blobs/sha256").iterdir(), key=os.path.getsize)
+    subprocess.run(["cargo", "build", "--release", "--locked", "--example", "reader"],
+                   cwd=ROOT, check=True)
+    ways = {"in order, 1 MiB": ("in-order", 1 << 20), "in order, 64 KiB": ("in-order", 64 << 10),
+            "in order, 4 KiB": ("in-order", 4096), "at random, 64 KiB": ("at-random", 64 << 10),
+            "at random, 4 KiB": ("at-random", 4096)}
+    rows = []
+    for name, (order, size) in ways.items():
+        command = [ROOT / "target/release/examples/reader", root, f"sha256:{largest.name}"]
+        results = in_turn(bench.rounds(9), {
+            how: lambda _, how=how: timed([*command, how, order, size, 10**9])
+            for how in ("verified", "unverified")})
+        pairs = zip(results["unverified"], results["verified"])
+        speed = statistics.median(plain["wall"] / verified["wall"] for plain, verified in pairs)
+        rows.append(f"| {name} | {median(results['verified']):.3f} | "
+                    f"{median(results['unverified']):.3f} | {100 * speed:.0f} % |")
+    return (f"## Verified reads\n\n{read.__doc__}\n\n"
+            "| | verified, s | unverified, s | speed of verified, median of pairs |\n"
+            "| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n", {})
 
 
 def start(bench):

@@ -101,7 +101,7 @@ def compared(bench, address, repository, rounds, with_ctr=False):
         return to
 
     def verify(name, root):
-        if name in ("store", "skopeo"):
+        if name.startswith("store") or name == "skopeo":
             if blobs_of(root) != blobs:
                 sys.exit(f"{name} brought other blobs than before")
             if name == "skopeo":
@@ -115,6 +115,8 @@ def compared(bench, address, repository, rounds, with_ctr=False):
     }
     if with_ctr:
         contenders["ctr content fetch"] = lambda _: ctr(bench, image)
+        contenders["store, no group hashes"] = lambda root: timed(
+            pull_command(bench, root, image, "--group-hashes", "off"))
     return in_turn(rounds, contenders, prepare, verify), blobs
 
 

@@ -1,6 +1,5 @@
 //! The bytes of one blob, over one connection or several, into its part.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -24,6 +23,9 @@ use crate::store::{Part, Pulse};
 /// Bytes are handed to the writing thread in batches of about this size: two reads of a fast
 /// connection, for whom handing over takes longer than reading.
 const BATCH: usize = 512 * 1024;
+/// And they end where the kernel's pages do, by many of them: of what begins in the midst of a page it
+/// makes small ones.
+const ALIGNED: u64 = 128 * 1024;
 /// A connection that broke after this many bytes was good for something: it does not count against
 /// the retries of its blob.
 const WORTHWHILE: u64 = 1024 * 1024;
@@ -273,7 +275,7 @@ impl Download<'_> {
                     batch.push(chunk);
                 }
             }
-            if batch.len >= BATCH && !self.hand_over(id, &mut batch).await {
+            if batch.len >= BATCH && !self.hand_over(id, &mut batch, ALIGNED).await {
                 return Ok(End::Done);
             }
             if must_yield() {
@@ -283,7 +285,7 @@ impl Download<'_> {
                 break Err(self.too_slow());
             }
         };
-        self.hand_over(id, &mut batch).await;
+        self.hand_over(id, &mut batch, 1).await;
         // Read to its very end, a connection can serve the next request.
         if result.is_ok() && batch.end() == self.blob.size {
             let _ = stream.next().await;
@@ -291,13 +293,15 @@ impl Download<'_> {
         result
     }
 
-    /// Gives what has been gathered to the writing thread; whether that still lives.
-    async fn hand_over(&self, id: usize, batch: &mut Gather) -> bool {
-        let (offset, end) = (batch.offset, batch.end());
-        let (chunks, len) = batch.take();
+    /// Gives what has been gathered to the writing thread, up to a multiple of `aligned`; whether
+    /// that still lives.
+    async fn hand_over(&self, id: usize, batch: &mut Gather, aligned: u64) -> bool {
+        let offset = batch.offset;
+        let (chunks, len) = batch.take(aligned);
         if len == 0 {
             return true;
         }
+        let end = offset + len as u64;
         if !self.inlet.bytes(offset, chunks).await {
             return false;
         }
@@ -355,28 +359,39 @@ impl Drop for Flow<'_> {
 /// Chunks as they come, until there are enough for the writing thread.
 struct Gather {
     offset: u64,
-    chunks: VecDeque<Bytes>,
+    chunks: Vec<Bytes>,
     len: usize,
 }
 
 impl Gather {
     fn at(offset: u64) -> Gather {
-        Gather { offset, chunks: VecDeque::new(), len: 0 }
+        Gather { offset, chunks: Vec::new(), len: 0 }
     }
 
     fn push(&mut self, chunk: Bytes) {
         self.len += chunk.len();
-        self.chunks.push_back(chunk);
+        self.chunks.push(chunk);
     }
 
     fn end(&self) -> u64 {
         self.offset + self.len as u64
     }
 
-    fn take(&mut self) -> (VecDeque<Bytes>, usize) {
-        let len = std::mem::take(&mut self.len);
-        self.offset += len as u64;
-        (std::mem::take(&mut self.chunks), len)
+    /// What lies before the last multiple of `aligned`, if that is in the last chunk, else all.
+    fn take(&mut self, aligned: u64) -> (Vec<Bytes>, usize) {
+        let beyond = usize::try_from(self.end() % aligned).unwrap_or(0);
+        let rest = match self.chunks.last_mut() {
+            Some(last) if beyond < last.len() => last.split_off(last.len() - beyond),
+            _ => Bytes::new(),
+        };
+        let rest_len = rest.len();
+        let len = self.len - rest_len;
+        let chunks = std::mem::take(&mut self.chunks);
+        (self.offset, self.len) = (self.offset + len as u64, rest_len);
+        if !rest.is_empty() {
+            self.chunks.push(rest);
+        }
+        (chunks, len)
     }
 }
 
@@ -400,5 +415,30 @@ impl Window {
 
     fn is_too_slow(&self, stall: Duration) -> bool {
         self.bytes < LEAST_BYTES && self.since.elapsed() >= stall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_ends_at_a_multiple_where_that_is_in_the_last_chunk() {
+        let mut batch = Gather::at(100);
+        let taken = |batch: &mut Gather, aligned| {
+            let offset = batch.offset;
+            let (chunks, len) = batch.take(aligned);
+            assert_eq!(chunks.iter().map(Bytes::len).sum::<usize>(), len);
+            assert_eq!(batch.offset, offset + len as u64);
+            (offset, len)
+        };
+        batch.push(Bytes::from(vec![1; 1000]));
+        assert_eq!(taken(&mut batch, 512), (100, 924), "up to 1024");
+        assert_eq!(batch.end(), 1100);
+        batch.push(Bytes::from(vec![2; 10]));
+        assert_eq!(taken(&mut batch, 1024), (1024, 86), "the last chunk has no such place");
+        batch.push(Bytes::from(vec![3; 2000]));
+        assert_eq!(taken(&mut batch, 1), (1110, 2000), "the rest");
+        assert_eq!(taken(&mut batch, 512), (3110, 0));
     }
 }

@@ -44,10 +44,10 @@ enum Message {
     End(u64),
 }
 
-/// Bytes and their place in the blob.
+/// Bytes, which lie one after the other, and their place in the blob.
 struct Batch {
     offset: u64,
-    chunks: VecDeque<Bytes>,
+    chunks: Vec<Bytes>,
     /// Given back when they are written.
     _room: OwnedSemaphorePermit,
 }
@@ -121,7 +121,7 @@ impl Writer {
 
 impl Inlet {
     /// Gives bytes to the thread, and waits for room; whether it still takes any.
-    pub(super) async fn bytes(&self, offset: u64, chunks: VecDeque<Bytes>) -> bool {
+    pub(super) async fn bytes(&self, offset: u64, chunks: Vec<Bytes>) -> bool {
         // It is never closed, so this never fails.
         let Ok(room) = self.room.clone().acquire_owned().await else { return false };
         let batch = Batch { offset, chunks, _room: room };
@@ -221,40 +221,46 @@ impl Writing {
 
     fn write(&mut self, blob: u64, batch: Batch) {
         if let Some(desk) = self.desks.get_mut(&blob) {
-            desk.write(batch);
+            desk.write(&batch);
         }
     }
 
-    fn write_both(&mut self, blobs: [u64; 2], mut batches: [Batch; 2]) {
-        if let [Some(one), Some(other)] = self.desks.get_disjoint_mut([&blobs[0], &blobs[1]]) {
-            while one.result.is_ok() && other.result.is_ok() {
-                if batches.iter().any(|batch| batch.chunks.is_empty()) {
-                    break;
-                }
-                let [ones, others] =
-                    batches.each_mut().map(|it| it.chunks.pop_front().unwrap_or_default());
-                let offsets = batches.each_ref().map(|batch| batch.offset);
-                let parts = [&mut one.part, &mut other.part];
-                let [ended, other_ended] = Part::write_both(parts, offsets, [&ones, &others]);
-                one.note(ended);
-                other.note(other_ended);
-                batches[0].offset += ones.len() as u64;
-                batches[1].offset += others.len() as u64;
+    fn write_both(&mut self, blobs: [u64; 2], batches: [Batch; 2]) {
+        let desks = self.desks.get_disjoint_mut([&blobs[0], &blobs[1]]);
+        if let [Some(one), Some(other)] = desks
+            && one.result.is_ok()
+            && other.result.is_ok()
+        {
+            let pieces = batches.each_ref().map(Batch::pieces);
+            let parts = [&mut one.part, &mut other.part];
+            let offsets = batches.each_ref().map(|batch| batch.offset);
+            let [ended, other_ended] = Part::write_both(parts, offsets, [&pieces[0], &pieces[1]]);
+            for (desk, ended) in [(one, ended), (other, other_ended)] {
+                desk.note(ended);
+                desk.catch_up();
             }
-        }
-        for (blob, batch) in blobs.into_iter().zip(batches) {
-            self.write(blob, batch);
+        } else {
+            for (blob, batch) in blobs.into_iter().zip(batches) {
+                self.write(blob, batch);
+            }
         }
     }
 }
 
+impl Batch {
+    fn pieces(&self) -> Vec<&[u8]> {
+        self.chunks.iter().map(|chunk| &chunk[..]).collect()
+    }
+}
+
 impl Desk {
-    /// Writes what is left of a batch. After an error nothing is written any more.
-    fn write(&mut self, mut batch: Batch) {
-        while let Some(chunk) = batch.chunks.pop_front() {
-            self.attempt(|part| part.write_at(batch.offset, &chunk));
-            batch.offset += chunk.len() as u64;
-        }
+    /// Writes a batch. After an error nothing is written any more.
+    fn write(&mut self, batch: &Batch) {
+        self.attempt(|part| part.write_pieces(batch.offset, &batch.pieces()));
+        self.catch_up();
+    }
+
+    fn catch_up(&mut self) {
         self.attempt(|part| part.catch_up(CATCH_UP));
     }
 

@@ -15,12 +15,10 @@ use crate::sys::{self, Map};
 /// It can be read to its end whatever is collected meanwhile: a removed file lives on until it is
 /// closed.
 ///
-/// What is read is compared with what was stored, in groups of 16 KiB of which the hashes are kept:
-/// a disk that has changed a byte gives an error, never the byte. Where a blob has no such hashes,
+/// What is read is compared with what was stored, in pages of 4 KiB of which the hashes are kept: a disk that has changed a byte gives an error, never the byte. Where a blob has no such hashes,
 /// since another tool put it there, the first read reads it whole, compares it with its digest, and
-/// keeps them. A read of a few bytes costs that of their group. This
-/// guards against rot. It does not guard against somebody who can write to the
-/// store, who could change the hashes too; against that, [`verify`](Blob::verify) the whole.
+/// keeps them. A read of a few bytes costs that of their page. This guards against rot. It does not
+/// guard against somebody who can write to the store, who could change the hashes too; against that, [`verify`](Blob::verify) the whole.
 #[derive(Debug)]
 pub struct Blob {
     file: File,

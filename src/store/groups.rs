@@ -1,23 +1,30 @@
 //! The hashes of a blob's groups: runs of 16 KiB, each of which can be checked alone.
 //!
 //! Of each group two things are kept. Its BLAKE3 chaining value, a leaf of the blob's BLAKE3 tree,
-//! which is what a check compares; and a 64-bit XXH3, which is some ten times as fast, and is what
-//! a read compares. Both find rot. Neither is proof against somebody who can write to the store.
+//! which is what a check compares; and a 64-bit XXH3 of each of its pages of 4 KiB, which is some ten
+//! times as fast, and is what a read compares, of the pages that it touches. Both find rot. Neither is
+//! proof against somebody who can write to the store.
 
 use blake3::hazmat::{self, ChainingValue, HasherExt, Mode};
 use twox_hash::XxHash3_64;
 
 /// The length of a group, in bytes. Only the last of a blob may be shorter.
 pub(crate) const GROUP: usize = 16 * 1024;
+/// The length of a page, in bytes. Only the last of a blob may be shorter.
+pub(crate) const PAGE: usize = 4 * 1024;
+/// How many pages a group has.
+pub(crate) const PAGES: usize = GROUP / PAGE;
 /// What is kept of a group, in bytes.
-pub(crate) const RECORD: usize = 40;
+pub(crate) const RECORD: usize = 32 + PAGES * 8;
 
 /// What is kept of a group.
 pub(crate) type Record = [u8; RECORD];
+/// What is kept of a page.
+pub(crate) type Sum = [u8; 8];
 
-/// The fast sum of a group.
-pub(crate) fn sum(group: &[u8]) -> [u8; 8] {
-    XxHash3_64::oneshot(group).to_le_bytes()
+/// The fast sum of a page.
+pub(crate) fn sum(page: &[u8]) -> Sum {
+    XxHash3_64::oneshot(page).to_le_bytes()
 }
 
 /// The leaf of the tree that the `n`th group is, where the blob has more groups than one.
@@ -28,11 +35,13 @@ pub(crate) fn leaf(group: &[u8], n: u64) -> ChainingValue {
     hasher.finalize_non_root()
 }
 
-/// What is kept of the `n`th group.
+/// What is kept of the `n`th group. Pages that it does not have are of zeros.
 pub(crate) fn record(group: &[u8], n: u64) -> Record {
     let mut record = [0; RECORD];
     record[..32].copy_from_slice(&leaf(group, n));
-    record[32..].copy_from_slice(&sum(group));
+    for (kept, page) in record[32..].as_chunks_mut().0.iter_mut().zip(group.chunks(PAGE)) {
+        *kept = sum(page);
+    }
     record
 }
 
@@ -41,9 +50,11 @@ pub(crate) fn leaf_of(record: &Record) -> &[u8] {
     &record[..32]
 }
 
-/// The fast sum in a record.
-pub(crate) fn sum_of(record: &Record) -> &[u8] {
-    &record[32..]
+/// The fast sums in a record.
+pub(crate) fn sums_of(record: &Record) -> &[Sum; PAGES] {
+    let (sums, _) = record[32..].as_chunks();
+    // The record is as long as that.
+    sums.first_chunk().unwrap_or(&[[0; 8]; PAGES])
 }
 
 /// The root of a BLAKE3 tree, from its leaves in their order.

@@ -6,7 +6,7 @@
 //! 24   length of a group    u32, little-endian
 //! 28   CRC-32               u32, little-endian: of the rest of the header, and the blob's digest
 //! 32   BLAKE3 of the blob   32 bytes
-//! 64   a record per group   leaf (32 bytes), sum (8 bytes)
+//! 64   a record per group   leaf (32 bytes), sums of its four pages (8 bytes each)
 //! ```
 //!
 //! They are derived: nothing of them is synced, and a power cut may leave one empty, torn, or gone.
@@ -25,7 +25,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::sys::{self, Aside, Dir, Meta, Sha256};
 
-const MAGIC: &[u8; 16] = b"layerstore-grp1\n";
+const MAGIC: &[u8; 16] = b"layerstore-grp2\n";
 const HEADER: u64 = 64;
 /// Records are written in pieces of about this size, so that the memory of an ingest is bounded.
 const SPILL: usize = 64 * 1024;

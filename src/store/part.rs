@@ -10,6 +10,7 @@ use super::lease::Pinned;
 use super::outboard::BlobHasher;
 use super::part_names::PartNames;
 use super::part_state::{self, Account, PartState, Version};
+use super::pieces;
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
 use super::seed;
@@ -178,30 +179,38 @@ impl Part {
     /// [`Error::NoSpace`], after which the part is as it was before or longer, and can be resumed;
     /// [`Error::NotDurable`], after which it must be discarded.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let next = self.put(offset, bytes)?;
-        self.hasher.update(next);
-        self.hashed += next.len() as u64;
+        self.write_pieces(offset, &[bytes])
+    }
+
+    /// As [`write_at`](Part::write_at), of bytes that lie in pieces one after the other.
+    pub(crate) fn write_pieces(&mut self, offset: u64, pieces: &[&[u8]]) -> Result<()> {
+        for piece in self.put(offset, pieces)? {
+            self.hasher.update(piece);
+            self.hashed += piece.len() as u64;
+        }
         Ok(())
     }
 
-    /// As [`write_at`](Part::write_at), for two parts, whose bytes are hashed together.
+    /// As [`write_pieces`](Part::write_pieces), for two parts, whose bytes are hashed together.
     pub(crate) fn write_both(
         parts: [&mut Part; 2],
         offsets: [u64; 2],
-        bytes: [&[u8]; 2],
+        pieces: [&[&[u8]]; 2],
     ) -> [Result<()>; 2] {
         let [one, other] = parts;
-        let puts = [one.put(offsets[0], bytes[0]), other.put(offsets[1], bytes[1])];
-        let next = puts.each_ref().map(|put| put.as_ref().map_or(&[][..], |next| *next));
-        BlobHasher::update_both([&mut one.hasher, &mut other.hasher], next);
-        one.hashed += next[0].len() as u64;
-        other.hashed += next[1].len() as u64;
+        let puts = [one.put(offsets[0], pieces[0]), other.put(offsets[1], pieces[1])];
+        let next = puts.each_ref().map(|put| put.as_deref().unwrap_or_default());
+        one.hashed += pieces::len(next[0]);
+        other.hashed += pieces::len(next[1]);
+        pieces::in_pairs(next, |bytes| {
+            BlobHasher::update_both([&mut one.hasher, &mut other.hasher], bytes);
+        });
         puts.map(|put| put.map(drop))
     }
 
     /// Puts bytes in their place; those that are next to be hashed are given back.
-    fn put<'a>(&mut self, offset: u64, bytes: &'a [u8]) -> Result<&'a [u8]> {
-        let end = offset.saturating_add(bytes.len() as u64);
+    fn put<'a>(&mut self, offset: u64, bytes: &[&'a [u8]]) -> Result<Vec<&'a [u8]>> {
+        let end = offset.saturating_add(pieces::len(bytes));
         if end > self.pinned.size() {
             return Err(Error::SizeMismatch {
                 origin: format!("the download of {}", self.pinned.digest()),
@@ -210,20 +219,20 @@ impl Part {
                 more: true,
             });
         }
-        let mut next = &[][..];
+        let mut next = Vec::new();
         for missing in self.ranges.missing(offset..end) {
-            // Both lie within `bytes`, whose length is a usize.
-            let new = &bytes[(missing.start - offset) as usize..(missing.end - offset) as usize];
+            let new = pieces::cut(bytes, missing.start - offset..missing.end - offset);
+            let place = missing.start;
+            self.write_missing(missing, &new)?;
             // At most one does: behind it lies what was there already.
-            if missing.start == self.hashed {
+            if place == self.hashed {
                 next = new;
             }
-            self.write_missing(missing, new)?;
         }
         Ok(next)
     }
 
-    fn write_missing(&mut self, place: Range<u64>, bytes: &[u8]) -> Result<()> {
+    fn write_missing(&mut self, place: Range<u64>, pieces: &[&[u8]]) -> Result<()> {
         let path = self.path();
         if place.end > self.reserved {
             self.reserve(place.end, &path)?;
@@ -233,8 +242,8 @@ impl Part {
             self.keep_state()?;
             self.note()?;
         }
-        sys::write_at(self.file(), bytes, place.start, &path)?;
-        self.unnoted += bytes.len() as u64;
+        sys::write_pieces_at(self.file(), pieces, place.start, &path)?;
+        self.unnoted += place.end - place.start;
         self.ranges.insert(place);
         if self.unnoted >= NOTE || self.noted.elapsed() >= NOTE_TIME {
             self.note()?;

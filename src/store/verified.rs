@@ -3,19 +3,19 @@
 use std::fs::File;
 use std::io;
 
-use super::groups::{self, GROUP, RECORD, Record};
+use super::groups::{self, PAGE};
 use super::outboard::{BlobHasher, Outboard, Outboards, SMALL_BLOB};
+use super::sums::Sums;
 use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sys;
 
-/// How many records are read at once: those of one MiB of the blob.
-const RECORDS: usize = 64;
 /// What is read and compared at once, in bytes: little enough to be in the cache still.
 const SLICE: usize = 256 * 1024;
-/// How much is read ahead for somebody who reads small pieces one after the other.
-const AHEAD: usize = 4 * GROUP;
+/// How much is read ahead for somebody who reads small pieces one after the other, and how much at
+/// most where a read does not begin with a page.
+const AHEAD: usize = 64 * 1024;
 /// The whole of a blob is read in pieces of this size.
 const PIECE: usize = 1024 * 1024;
 
@@ -23,9 +23,6 @@ const PIECE: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     against: Against,
-    /// Records, the first of them that of group `first`.
-    records: Vec<Record>,
-    first: u64,
     /// Bytes that were compared, from `start` on.
     window: Vec<u8>,
     start: u64,
@@ -41,8 +38,8 @@ enum Against {
     Nothing,
     /// The digest: the blob is small, and all of it is in the window.
     Digest,
-    /// The hashes of its groups.
-    Groups(Outboard),
+    /// The sums of its pages.
+    Sums(Sums),
 }
 
 /// The blob that is read.
@@ -75,8 +72,8 @@ impl Guard {
             return Ok(read);
         }
         let to_end = wanted as u64 == left;
-        let whole = if to_end { wanted } else { wanted / GROUP * GROUP };
-        if offset.is_multiple_of(GROUP as u64) && whole > 0 {
+        let whole = if to_end { wanted } else { wanted / PAGE * PAGE };
+        if offset.is_multiple_of(PAGE as u64) && whole > 0 {
             let mut done = 0;
             for slice in buffer[..whole].chunks_mut(SLICE) {
                 self.compared(of, slice, offset + done)?;
@@ -84,7 +81,7 @@ impl Guard {
             }
             return Ok(whole);
         }
-        self.fill_window(of, offset)?;
+        self.fill_window(of, offset, wanted)?;
         Ok(self.take_from_window(&mut buffer[..wanted], offset).unwrap_or(0))
     }
 
@@ -96,11 +93,14 @@ impl Guard {
         Some(count)
     }
 
-    /// Reads the group at `offset` into the window, and more of them for who reads on and on.
-    fn fill_window(&mut self, of: Source<'_>, offset: u64) -> Result<()> {
-        let start = offset / GROUP as u64 * GROUP as u64;
+    /// Reads the pages from `offset` on into the window, and more of them for who reads on and on.
+    fn fill_window(&mut self, of: Source<'_>, offset: u64, wanted: usize) -> Result<()> {
+        let start = offset / PAGE as u64 * PAGE as u64;
         let is_next = start == self.start + self.window.len() as u64;
-        let room = if is_next { AHEAD } else { GROUP };
+        // Less than a page.
+        let before = (offset - start) as usize;
+        let touched = (before + wanted.min(AHEAD)).next_multiple_of(PAGE);
+        let room = if is_next { AHEAD } else { touched };
         let mut window = std::mem::take(&mut self.window);
         window.resize((of.len - start).min(room as u64) as usize, 0);
         self.compared(of, &mut window, start)?;
@@ -121,14 +121,14 @@ impl Guard {
             Against::Digest
         } else {
             match of.outboards.open(of.digest, of.len) {
-                Some(outboard) => Against::Groups(outboard),
+                Some(outboard) => Against::sums(outboard, of.len),
                 None => of.renew()?,
             }
         };
         Ok(())
     }
 
-    /// Reads whole groups and compares them. After an error the buffer has no byte that is wrong.
+    /// Reads whole pages and compares them. After an error the buffer has no byte that is wrong.
     fn compared(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<()> {
         self.compare_or_renew(of, buffer, offset).inspect_err(|_| buffer.fill(0))
     }
@@ -137,58 +137,48 @@ impl Guard {
         let Some(bad) = self.first_bad(of, buffer, offset)? else {
             return Ok(());
         };
-        // The hashes may be what is wrong: they are derived, and nothing syncs them.
+        // The sums may be what is wrong: they are derived, and nothing syncs them.
         self.against = of.renew().map_err(|error| match error {
             Error::DigestMismatch { .. } => of.corrupt(bad),
             other => other,
         })?;
-        self.records.clear();
         // The blob is whole on disk, then. If it is not here, something between is at fault.
         self.first_bad(of, buffer, offset)?.map_or(Ok(()), |bad| Err(of.corrupt(bad)))
     }
 
-    /// Reads whole groups; the number of the first that is not what it was, if there is one.
+    /// Reads whole pages; the number of the first that is not what it was, if there is one.
     fn first_bad(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<Option<u64>> {
-        let first = offset / GROUP as u64;
+        let mut n = offset / PAGE as u64;
         match of.read_exact(buffer, offset) {
             // Shorter than when it was opened.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok(Some(first));
+                return Ok(Some(n));
             }
             read => read?,
         }
-        if let Against::Groups(outboard) = &self.against {
-            let records = &mut self.records;
-            for (n, group) in (first..).zip(buffer.chunks(GROUP)) {
-                let record = Self::record(outboard, records, &mut self.first, of.len, n);
-                if record.is_none_or(|record| groups::sum(group) != *groups::sum_of(record)) {
+        let Against::Sums(sums) = &mut self.against else {
+            return Ok(None);
+        };
+        let mut pages = buffer.chunks(PAGE).peekable();
+        while pages.peek().is_some() {
+            let kept = sums.from(n);
+            if kept.is_empty() {
+                return Ok(Some(n));
+            }
+            for (kept, page) in kept.iter().zip(&mut pages) {
+                if groups::sum(page) != *kept {
                     return Ok(Some(n));
                 }
+                n += 1;
             }
         }
         Ok(None)
     }
+}
 
-    /// What is kept of the `n`th group; `None` where it cannot be read.
-    fn record<'a>(
-        outboard: &Outboard,
-        records: &'a mut Vec<Record>,
-        first: &mut u64,
-        len: u64,
-        n: u64,
-    ) -> Option<&'a Record> {
-        if !(*first..*first + records.len() as u64).contains(&n) {
-            let rest = len.div_ceil(GROUP as u64).saturating_sub(n);
-            records.clear();
-            // At most RECORDS, which is a usize.
-            records.resize(rest.min(RECORDS as u64) as usize, [0; RECORD]);
-            *first = n;
-            if let Err(error) = outboard.read(n, records) {
-                tracing::debug!(%error, "the group hashes cannot be read");
-                records.clear();
-            }
-        }
-        records.get((n - *first) as usize)
+impl Against {
+    fn sums(outboard: Outboard, len: u64) -> Against {
+        Against::Sums(Sums::new(outboard, len))
     }
 }
 
@@ -216,7 +206,8 @@ impl Source<'_> {
         // If they cannot be kept, as on a full disk, what is there may be what was wrong: the whole was
         // compared once, and that has to do.
         let kept = hasher.keep(self.digest).then(|| self.outboards.open(self.digest, self.len));
-        Ok(kept.flatten().map_or(Against::Nothing, Against::Groups))
+        let sums = |outboard| Against::sums(outboard, self.len);
+        Ok(kept.flatten().map_or(Against::Nothing, sums))
     }
 
     fn is_digest(&self, actual: Digest) -> Result<()> {
@@ -228,7 +219,7 @@ impl Source<'_> {
         Err(Error::DigestMismatch { origin, expected: *self.digest, actual })
     }
 
-    fn corrupt(&self, group: u64) -> Error {
-        Error::CorruptBlob { digest: *self.digest, offset: group * GROUP as u64 }
+    fn corrupt(&self, page: u64) -> Error {
+        Error::CorruptBlob { digest: *self.digest, offset: page * PAGE as u64 }
     }
 }

@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -9,6 +9,8 @@ use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
 
+/// As many pieces as Linux takes in one call (writev(2)).
+const MOST_PIECES: usize = 1024;
 /// How many syncs of small files run side by side.
 const SYNC_THREADS: usize = 8;
 
@@ -74,6 +76,30 @@ pub(crate) fn sync_together(files: &[&File], path: &Path) -> Result<()> {
 /// Writes all bytes from `start` on, wherever the file's own position is.
 pub(crate) fn write_at(file: &File, bytes: &[u8], start: u64, path: &Path) -> Result<()> {
     file.write_all_at(bytes, start).context("write to", path)
+}
+
+/// Writes pieces, none of them empty, one after the other from `start` on, with one call where the
+/// kernel takes them all.
+pub(crate) fn write_pieces_at(
+    file: &File,
+    pieces: &[&[u8]],
+    mut start: u64,
+    path: &Path,
+) -> Result<()> {
+    let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(MOST_PIECES)];
+        let written = match rustix::io::pwritev(file, some, start) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => Err(std::io::Error::from(ErrorKind::WriteZero)),
+            written => written.map_err(Into::into),
+        };
+        let written = written.context("write to", path)?;
+        start += written as u64;
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
 }
 
 /// Writes all bytes at the end of a file that was opened to be appended to, or of a new one.

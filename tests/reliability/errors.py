@@ -27,6 +27,7 @@ ERRORS = {
     "write": (*FULL, "EIO", "EINTR", "short"),
     "pwrite64": (*FULL, "EIO", "EINTR", "short"),
     "writev": (*FULL, "EIO", "EINTR"),
+    "pwritev": (*FULL, "EIO", "EINTR", "short"),
     "copy_file_range": (*FULL, "EIO"),
     "read": ("EIO", "EINTR", "short"),
     "pread64": ("EIO", "EINTR", "short"),
@@ -56,7 +57,7 @@ ERRORS = {
 # docs/cli.md: what may come of an error of the local system.
 EXITS = {0, 1, 3, 6, 7, 8, 10, 11}
 # Whoever cannot write for want of space says so by this code, wherever space is what is asked for.
-ASK_FOR_SPACE = {"create", "write", "pwrite64", "fallocate", "mkdirat", "linkat", "renameat"}
+ASK_FOR_SPACE = {"create", "write", "pwrite64", "pwritev", "fallocate", "mkdirat", "linkat", "renameat"}
 NO_SPACE = 8
 # What is synced by more processes than the one that made it.
 FOLDERS = ("locks", "leases", "parts", "trash", "quarantine", "hosts")

@@ -25,7 +25,7 @@ BATCH = 500
 
 # Calls that change what is on disk, or who may.
 EFFECTS = {
-    "create", "write", "pwrite64", "writev", "copy_file_range", "fsync", "fdatasync", "syncfs",
+    "create", "write", "pwrite64", "writev", "pwritev", "copy_file_range", "fsync", "fdatasync", "syncfs",
     "sync_file_range", "ftruncate", "fallocate", "fchmod", "fchmodat", "flock", "utimensat",
     "mkdirat", "unlinkat", "linkat", "renameat", "renameat2",
 }  # fmt: skip

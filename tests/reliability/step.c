@@ -31,6 +31,7 @@
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -52,6 +53,7 @@ static const struct {
     {SYS_write, "write", BY_FD},
     {SYS_pwrite64, "pwrite64", BY_FD},
     {SYS_writev, "writev", BY_FD},
+    {SYS_pwritev, "pwritev", BY_FD},
     {SYS_copy_file_range, "copy_file_range", BY_FD},
     {SYS_fsync, "fsync", BY_FD},
     {SYS_fdatasync, "fdatasync", BY_FD},
@@ -174,6 +176,23 @@ static void poke(pid_t id, size_t offset, long value) {
     if (ptrace(PTRACE_POKEUSER, id, offset, value) != 0) fail("ptrace");
 }
 
+/* Has half of the first piece written, and nothing else. */
+static int shorten_pieces(struct thread *it, const __uint64_t *args) {
+    char file[64];
+    struct iovec piece;
+    snprintf(file, sizeof file, "/proc/%d/mem", it->id);
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) fail(file);
+    ssize_t got = pread(fd, &piece, sizeof piece, (off_t)args[1]);
+    close(fd);
+    if (got != sizeof piece || piece.iov_len < 2) return 0;
+    /* The place in the file is the fourth argument of both calls. */
+    poke(it->id, offsetof(struct user_regs_struct, orig_rax), SYS_pwrite64);
+    poke(it->id, offsetof(struct user_regs_struct, rsi), (long)piece.iov_base);
+    poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(piece.iov_len / 2));
+    return 1;
+}
+
 static void disturb(struct thread *it, long number, const struct __ptrace_syscall_info *call) {
     hit = 1;
     switch (action) {
@@ -181,7 +200,9 @@ static void disturb(struct thread *it, long number, const struct __ptrace_syscal
         if (kill(process, SIGKILL) != 0) fail("kill");
         break;
     case SHORT:
-        if (call->entry.args[2] > 1)
+        if (number == SYS_pwritev)
+            hit = shorten_pieces(it, call->entry.args);
+        else if (call->entry.args[2] > 1)
             poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(call->entry.args[2] / 2));
         else
             hit = 0;

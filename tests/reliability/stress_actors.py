@@ -48,9 +48,12 @@ class Run:
                 print(f"stress: LOST: {what}", flush=True)
 
     def start(self, *arguments, **more):
+        # Of a session of its own: when the shell that began all this ends, the kernel continues
+        # whoever is stopped in its process group.
         return subprocess.Popen(
             [self.command, "--root", self.root, *arguments], env=self.environment,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+            start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, **more)
 
     def finish(self, process, what):
         """Output and exit code; a process that does not end is an error."""

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass, field
 
 CALLS = (
-    "open,openat,openat2,read,pread64,write,writev,pwrite64,ftruncate,fchmod,fsync,fdatasync,flock,"
+    "open,openat,openat2,read,pread64,write,writev,pwrite64,pwritev,ftruncate,fchmod,fsync,fdatasync,flock,"
     "renameat,renameat2,linkat,unlinkat,mkdirat,newfstatat,access,exit_group"
 )
 LINE = re.compile(r"(\d+) +(.*)")

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import trace as traces  # noqa: E402
 
 NAMING = ("renameat", "renameat2", "linkat")
-WRITING = ("write", "writev", "pwrite64", "ftruncate", "fchmod")
+WRITING = ("write", "writev", "pwrite64", "pwritev", "ftruncate", "fchmod")
 # Folders of what is no promise, is derived, or was damaged when it came there.
 UNSYNCED = (
     "parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used",
