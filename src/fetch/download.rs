@@ -369,8 +369,10 @@ impl Gather {
     }
 
     fn push(&mut self, chunk: Bytes) {
-        self.len += chunk.len();
-        self.chunks.push(chunk);
+        if !chunk.is_empty() {
+            self.len += chunk.len();
+            self.chunks.push(chunk);
+        }
     }
 
     fn end(&self) -> u64 {

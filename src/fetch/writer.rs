@@ -1,18 +1,19 @@
 //! The threads that write and hash what comes.
 //!
 //! A pull has one for every two processors, and not one for each blob: two blobs that are hashed
-//! together take little more time than one, and a thread that has always something to do need not
-//! be woken up for each batch.
+//! together take little more time than one, so bytes wait a while for company; and a thread that has
+//! always something to do need not be woken up for each batch.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::desk::{Batch, Desk};
 use crate::error::{Error, Result};
 use crate::store::{Part, Version};
 
@@ -21,8 +22,8 @@ use crate::store::{Part, Version};
 const BATCHES: usize = 12;
 /// More threads than this would only wait for the disk.
 const MOST: usize = 3;
-/// After each batch, so much is hashed of what lies behind.
-const CATCH_UP: u64 = 1024 * 1024;
+/// So much of a blob may wait to be hashed together with bytes of another, in bytes: a few batches.
+const COMPANY: usize = 2 * 1024 * 1024;
 
 /// The writing threads of a pull, which start when they are needed.
 #[derive(Default)]
@@ -42,22 +43,6 @@ enum Message {
     Version(u64, Version),
     Bytes(u64, Batch),
     End(u64),
-}
-
-/// Bytes, which lie one after the other, and their place in the blob.
-struct Batch {
-    offset: u64,
-    chunks: Vec<Bytes>,
-    /// Given back when they are written.
-    _room: OwnedSemaphorePermit,
-}
-
-/// A blob that is being written.
-struct Desk {
-    part: Part,
-    result: Result<()>,
-    failed: Arc<AtomicBool>,
-    done: oneshot::Sender<(Part, Result<()>)>,
 }
 
 /// Where the bytes of one blob go in. When it is dropped, what went in is written, and the part
@@ -104,7 +89,7 @@ impl Writer {
         self.begun += 1;
         let (done, outlet) = oneshot::channel();
         let failed = Arc::<AtomicBool>::default();
-        let desk = Desk { part, result: Ok(()), failed: failed.clone(), done };
+        let desk = Desk::new(part, failed.clone(), done);
         self.blobs.fetch_add(1, Ordering::Relaxed);
         let inlet = Inlet {
             blob: self.begun,
@@ -124,7 +109,7 @@ impl Inlet {
     pub(super) async fn bytes(&self, offset: u64, chunks: Vec<Bytes>) -> bool {
         // It is never closed, so this never fails.
         let Ok(room) = self.room.clone().acquire_owned().await else { return false };
-        let batch = Batch { offset, chunks, _room: room };
+        let batch = Batch { offset, chunks, room };
         self.is_open() && self.messages.send(Message::Bytes(self.blob, batch)).is_ok()
     }
 
@@ -162,119 +147,51 @@ impl Outlet {
     }
 }
 
-/// What a thread has to do.
+/// The blobs of a thread.
 #[derive(Default)]
-struct Writing {
-    desks: HashMap<u64, Desk>,
-    waiting: VecDeque<Message>,
-}
+struct Writing(HashMap<u64, Desk>);
 
 impl Writing {
     /// Until nobody can say anything any more.
     fn run(mut self, mut queue: mpsc::UnboundedReceiver<Message>) {
-        while let Some(message) = self.waiting.pop_front().or_else(|| queue.blocking_recv()) {
-            while let Ok(next) = queue.try_recv() {
-                self.waiting.push_back(next);
-            }
-            self.follow(message);
-        }
-    }
-
-    fn follow(&mut self, message: Message) {
-        match message {
-            Message::Begin(blob, desk) => {
-                self.desks.insert(blob, *desk);
-            }
-            Message::Version(blob, version) => {
-                if let Some(desk) = self.desks.get_mut(&blob) {
-                    desk.attempt(|part| part.note_version(&version));
+        while let Some(message) = queue.blocking_recv() {
+            match message {
+                Message::Begin(blob, desk) => {
+                    self.0.insert(blob, *desk);
                 }
-            }
-            Message::Bytes(blob, batch) => match self.company(blob) {
-                None => self.write(blob, batch),
-                Some((other, others)) => self.write_both([blob, other], [batch, others]),
-            },
-            Message::End(blob) => {
-                if let Some(Desk { part, result, done, .. }) = self.desks.remove(&blob) {
-                    // If nobody waits for it, the part is let go.
-                    let _ = done.send((part, result));
+                Message::Version(blob, version) => {
+                    if let Some(desk) = self.0.get_mut(&blob) {
+                        desk.note_version(&version);
+                    }
+                }
+                Message::Bytes(blob, batch) => {
+                    if let Some(desk) = self.0.get_mut(&blob) {
+                        desk.write(batch);
+                        self.hash(blob);
+                    }
+                }
+                Message::End(blob) => {
+                    if let Some(desk) = self.0.remove(&blob) {
+                        desk.end();
+                    }
                 }
             }
         }
     }
 
-    /// The next bytes of another blob, if they come before anything else of it.
-    fn company(&mut self, blob: u64) -> Option<(u64, Batch)> {
-        let mut passed = vec![blob];
-        let at = self.waiting.iter().position(|message| match message {
-            Message::Bytes(other, _) => !passed.contains(other),
-            Message::Begin(other, _) | Message::Version(other, _) | Message::End(other) => {
-                passed.push(*other);
-                false
-            }
-        })?;
-        match self.waiting.remove(at)? {
-            Message::Bytes(other, batch) => Some((other, batch)),
-            _ => None,
-        }
-    }
-
-    fn write(&mut self, blob: u64, batch: Batch) {
-        if let Some(desk) = self.desks.get_mut(&blob) {
-            desk.write(&batch);
-        }
-    }
-
-    fn write_both(&mut self, blobs: [u64; 2], batches: [Batch; 2]) {
-        let desks = self.desks.get_disjoint_mut([&blobs[0], &blobs[1]]);
-        if let [Some(one), Some(other)] = desks
-            && one.result.is_ok()
-            && other.result.is_ok()
+    /// Hashes what was written of a blob, together with what another one has: then at most one of all has
+    /// anything that waits, and not much.
+    fn hash(&mut self, blob: u64) {
+        let other = self.0.iter().find(|(other, desk)| **other != blob && desk.waits());
+        if let Some(other) = other.map(|(other, _)| *other)
+            && let [Some(one), Some(other)] = self.0.get_disjoint_mut([&blob, &other])
         {
-            let pieces = batches.each_ref().map(Batch::pieces);
-            let parts = [&mut one.part, &mut other.part];
-            let offsets = batches.each_ref().map(|batch| batch.offset);
-            let [ended, other_ended] = Part::write_both(parts, offsets, [&pieces[0], &pieces[1]]);
-            for (desk, ended) in [(one, ended), (other, other_ended)] {
-                desk.note(ended);
-                desk.catch_up();
-            }
-        } else {
-            for (blob, batch) in blobs.into_iter().zip(batches) {
-                self.write(blob, batch);
-            }
+            Desk::hash_both(one, other);
         }
-    }
-}
-
-impl Batch {
-    fn pieces(&self) -> Vec<&[u8]> {
-        self.chunks.iter().map(|chunk| &chunk[..]).collect()
-    }
-}
-
-impl Desk {
-    /// Writes a batch. After an error nothing is written any more.
-    fn write(&mut self, batch: &Batch) {
-        self.attempt(|part| part.write_pieces(batch.offset, &batch.pieces()));
-        self.catch_up();
-    }
-
-    fn catch_up(&mut self) {
-        self.attempt(|part| part.catch_up(CATCH_UP));
-    }
-
-    fn attempt(&mut self, work: impl FnOnce(&mut Part) -> Result<()>) {
-        if self.result.is_ok() {
-            let ended = work(&mut self.part);
-            self.note(ended);
-        }
-    }
-
-    fn note(&mut self, ended: Result<()>) {
-        if ended.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-            self.result = ended;
+        let most = if self.0.len() > 1 { COMPANY } else { 0 };
+        if let Some(desk) = self.0.get_mut(&blob) {
+            desk.hash_down_to(most);
+            desk.catch_up();
         }
     }
 }

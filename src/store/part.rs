@@ -179,38 +179,24 @@ impl Part {
     /// [`Error::NoSpace`], after which the part is as it was before or longer, and can be resumed;
     /// [`Error::NotDurable`], after which it must be discarded.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.write_pieces(offset, &[bytes])
-    }
-
-    /// As [`write_at`](Part::write_at), of bytes that lie in pieces one after the other.
-    pub(crate) fn write_pieces(&mut self, offset: u64, pieces: &[&[u8]]) -> Result<()> {
-        for piece in self.put(offset, pieces)? {
-            self.hasher.update(piece);
-            self.hashed += piece.len() as u64;
+        for new in self.place(offset, &[bytes])? {
+            // At most one is next: behind it lies what was there already.
+            if new.start == self.hashed {
+                // Both lie within `bytes`, whose length is a usize.
+                self.hash(&bytes[(new.start - offset) as usize..(new.end - offset) as usize]);
+            }
         }
         Ok(())
     }
 
-    /// As [`write_pieces`](Part::write_pieces), for two parts, whose bytes are hashed together.
-    pub(crate) fn write_both(
-        parts: [&mut Part; 2],
-        offsets: [u64; 2],
-        pieces: [&[&[u8]]; 2],
-    ) -> [Result<()>; 2] {
-        let [one, other] = parts;
-        let puts = [one.put(offsets[0], pieces[0]), other.put(offsets[1], pieces[1])];
-        let next = puts.each_ref().map(|put| put.as_deref().unwrap_or_default());
-        one.hashed += pieces::len(next[0]);
-        other.hashed += pieces::len(next[1]);
-        pieces::in_pairs(next, |bytes| {
-            BlobHasher::update_both([&mut one.hasher, &mut other.hasher], bytes);
-        });
-        puts.map(|put| put.map(drop))
-    }
-
-    /// Puts bytes in their place; those that are next to be hashed are given back.
-    fn put<'a>(&mut self, offset: u64, bytes: &[&'a [u8]]) -> Result<Vec<&'a [u8]>> {
-        let end = offset.saturating_add(pieces::len(bytes));
+    /// Puts bytes, which lie in pieces one after the other, in their place, and hashes nothing. The
+    /// ranges that were not there before.
+    ///
+    /// # Errors
+    ///
+    /// As of [`write_at`](Part::write_at).
+    pub(crate) fn place(&mut self, offset: u64, pieces: &[&[u8]]) -> Result<Vec<Range<u64>>> {
+        let end = offset.saturating_add(pieces::len(pieces));
         if end > self.pinned.size() {
             return Err(Error::SizeMismatch {
                 origin: format!("the download of {}", self.pinned.digest()),
@@ -219,17 +205,31 @@ impl Part {
                 more: true,
             });
         }
-        let mut next = Vec::new();
-        for missing in self.ranges.missing(offset..end) {
-            let new = pieces::cut(bytes, missing.start - offset..missing.end - offset);
-            let place = missing.start;
-            self.write_missing(missing, &new)?;
-            // At most one does: behind it lies what was there already.
-            if place == self.hashed {
-                next = new;
-            }
+        let missing = self.ranges.missing(offset..end);
+        for Range { start, end } in &missing {
+            let new = pieces::cut(pieces, start - offset..end - offset);
+            self.write_missing(*start..*end, &new)?;
         }
-        Ok(next)
+        Ok(missing)
+    }
+
+    /// Up to where the bytes are hashed.
+    pub(crate) fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// Hashes the next bytes, which are in their place.
+    pub(crate) fn hash(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.hashed += bytes.len() as u64;
+    }
+
+    /// As [`hash`](Part::hash), for two parts, which together take less time than one by one.
+    pub(crate) fn hash_both(parts: [&mut Part; 2], bytes: [&[u8]; 2]) {
+        let [one, other] = parts;
+        BlobHasher::update_both([&mut one.hasher, &mut other.hasher], bytes);
+        one.hashed += bytes[0].len() as u64;
+        other.hashed += bytes[1].len() as u64;
     }
 
     fn write_missing(&mut self, place: Range<u64>, pieces: &[&[u8]]) -> Result<()> {

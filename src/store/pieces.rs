@@ -23,34 +23,6 @@ pub(super) fn cut<'a>(pieces: &[&'a [u8]], range: Range<u64>) -> Vec<&'a [u8]> {
     cut
 }
 
-/// Gives the bytes of both, as long as there are as many of one as of the other; and then those of one
-/// alone, beside none.
-pub(super) fn in_pairs(both: [&[&[u8]]; 2], mut each: impl FnMut([&[u8]; 2])) {
-    let mut rests = both.map(|pieces| pieces.iter().copied());
-    let mut now = [&[][..]; 2];
-    loop {
-        for (now, rest) in now.iter_mut().zip(&mut rests) {
-            while now.is_empty() {
-                match rest.next() {
-                    Some(piece) => *now = piece,
-                    None => break,
-                }
-            }
-        }
-        let shortest = now[0].len().min(now[1].len());
-        match now {
-            [[], []] => return,
-            [_, []] | [[], _] => each(std::mem::take(&mut now)),
-            [one, other] => {
-                let (one, one_left) = one.split_at(shortest);
-                let (other, other_left) = other.split_at(shortest);
-                each([one, other]);
-                now = [one_left, other_left];
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,24 +42,6 @@ mod tests {
             let cut = cut(&slices, from as u64..to as u64);
             proptest::prop_assert!(cut.iter().all(|piece| !piece.is_empty()));
             proptest::prop_assert_eq!(cut.concat(), &whole[from..to]);
-        }
-
-        #[test]
-        fn pairs_are_all_bytes_of_both(
-            both in proptest::array::uniform2(
-                proptest::collection::vec(proptest::collection::vec(0..=255u8, 0..9), 0..6)),
-        ) {
-            let slices = both.each_ref().map(|it| it.iter().map(|it| &it[..]).collect::<Vec<_>>());
-            let (mut found, mut alone) = ([Vec::new(), Vec::new()], false);
-            in_pairs([&slices[0], &slices[1]], |[one, other]| {
-                assert!(!one.is_empty() || !other.is_empty());
-                assert!(one.len() == other.len() || one.is_empty() || other.is_empty());
-                assert!(!alone || one.is_empty() || other.is_empty(), "together while they can");
-                alone = one.is_empty() || other.is_empty();
-                found[0].extend_from_slice(one);
-                found[1].extend_from_slice(other);
-            });
-            proptest::prop_assert_eq!(found, both.map(|it| it.concat()));
         }
     }
 }
