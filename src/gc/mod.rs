@@ -150,6 +150,7 @@ fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions, goal: &Goal) -> Resul
         report: GcReport { dry_run: options.dry_run, ..GcReport::default() },
         dropped: HashSet::new(),
         would_go: HashSet::new(),
+        measures_room: goal.limits.is_limited(),
         would_free: Cell::new(0),
         young_disk: Cell::new(0),
     };
@@ -180,7 +181,9 @@ struct Cycle<'a> {
     dropped: HashSet<Digest>,
     /// In a dry run, what of that would go.
     would_go: HashSet<Digest>,
-    /// In a dry run, what would be free by now, in bytes on disk.
+    /// Whether it matters how much room the store takes.
+    measures_room: bool,
+    /// In a dry run that measures room, what would be free by now, in bytes on disk.
     would_free: Cell<u64>,
     /// What the blobs take that are only kept for being young.
     young_disk: Cell<u64>,

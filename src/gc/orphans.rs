@@ -35,8 +35,8 @@ impl Cycle<'_> {
                 }
             }
         }
-        let (suspects, used) = (self.layout.suspects.dir()?, self.layout.used.dir()?.cloned());
-        suspects.iter().chain(&used).try_for_each(|dir| self.remove_marks(dir))
+        let (suspects, used) = (self.layout.suspects.dir()?, self.layout.used.dir()?);
+        suspects.into_iter().chain(used).try_for_each(|dir| self.remove_marks(dir))
     }
 
     /// Damaged blobs that were put away, and that are there again or that nothing needs.

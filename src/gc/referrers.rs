@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
 use crate::store::{BlobStore, reading};
 
-/// How many blobs are looked into at a time, by all threads together.
+/// How many names are looked into at a time, by all threads together.
 const CHUNK: usize = 1024;
 
 /// Finds signatures, attestations and the like: documents to which nothing leads, but which are
@@ -17,42 +17,48 @@ pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
         let Some(dir) = store.layout().algorithm(algorithm)? else {
             continue;
         };
-        let mut unmarked = Vec::with_capacity(CHUNK);
-        for name in dir.names()? {
-            let Ok(digest) = Digest::from_hex(algorithm, &name?) else {
-                continue;
-            };
-            if marker.keeper(&digest).is_none() {
-                unmarked.push(digest);
+        let mut names = dir.names()?;
+        loop {
+            let some = names.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
+            if some.is_empty() {
+                break;
             }
-            if unmarked.len() == CHUNK {
-                look_into(store, &mut unmarked, marker)?;
+            let known = &*marker;
+            let found = threads::map(&some, |name| look_into(store, known, algorithm, name));
+            for referrer in found {
+                if let Some((digest, subject)) = referrer? {
+                    marker.mark_referrer(digest, subject)?;
+                }
             }
         }
-        look_into(store, &mut unmarked, marker)?;
     }
     Ok(())
 }
 
-fn look_into(store: &BlobStore, unmarked: &mut Vec<Digest>, marker: &mut Marker<'_>) -> Result<()> {
-    let subjects = threads::map(unmarked, |digest| subject_of(store, digest));
-    for (digest, subject) in unmarked.drain(..).zip(subjects) {
-        if let Some(subject) = subject? {
-            marker.mark_referrer(digest, subject)?;
+/// What nothing leads to so far, if it is about something, and what that is.
+fn look_into(
+    store: &BlobStore,
+    marker: &Marker<'_>,
+    algorithm: Algorithm,
+    name: &str,
+) -> Result<Option<(Digest, Digest)>> {
+    match Digest::from_hex(algorithm, name) {
+        Ok(digest) if marker.keeper(&digest).is_none() => {
+            Ok(subject_of(store, &digest)?.map(|subject| (digest, subject)))
         }
+        _ => Ok(None),
     }
-    Ok(())
 }
 
 /// What a blob is about. One that is damaged, gone or no document is about nothing; where it cannot
 /// be told, since reading failed otherwise, the collection fails.
 fn subject_of(store: &BlobStore, digest: &Digest) -> Result<Option<Digest>> {
-    match reading::sniff(store.layout(), digest) {
+    match reading::subject(store.layout(), digest) {
         // What is no file is the sweep's business. Looked at only now, for nearly all are files.
         Err(error) => match store.layout().blob_meta(digest)? {
             Some(meta) if meta.is_file => Err(error),
             _ => Ok(None),
         },
-        Ok(found) => Ok(found.and_then(|(_, it)| it.subject().map(|to| to.digest))),
+        Ok(subject) => Ok(subject.map(|subject| subject.digest)),
     }
 }

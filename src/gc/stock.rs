@@ -157,15 +157,20 @@ impl Stock {
 }
 
 /// What a blob takes, with what is derived from it; `None` if it is not there.
-pub(super) fn size_of(layout: &Layout, digest: &Digest) -> Result<Option<Size>> {
+fn size_of(layout: &Layout, digest: &Digest) -> Result<Option<Size>> {
     let Some(meta) = layout.blob_meta(digest)?.filter(|meta| meta.is_file) else {
         return Ok(None);
     };
-    let outboard = match layout.outboards.dir(digest.algorithm())? {
-        Some(dir) => dir.meta(&digest.hex())?.map_or(0, |meta| meta.disk),
-        None => 0,
-    };
-    Ok(Some(Size { len: meta.len, disk: meta.disk.saturating_add(outboard), leased: false }))
+    let disk = meta.disk.saturating_add(derived(layout, digest)?);
+    Ok(Some(Size { len: meta.len, disk, leased: false }))
+}
+
+/// What is derived from a blob, in bytes on disk.
+pub(super) fn derived(layout: &Layout, digest: &Digest) -> Result<u64> {
+    match layout.outboards.dir(digest.algorithm())? {
+        Some(dir) => Ok(dir.meta(&digest.hex())?.map_or(0, |meta| meta.disk)),
+        None => Ok(0),
+    }
 }
 
 fn by_target(layout: &Layout) -> Result<BTreeMap<Digest, Vec<crate::store::Ref>>> {

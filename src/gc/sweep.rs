@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::mark::Keeper;
+use super::mark::{Keeper, Marker};
 use super::{Cycle, stock, threads};
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
@@ -48,8 +48,9 @@ impl Cycle<'_> {
                 if some.is_empty() {
                     break;
                 }
-                let metas = threads::map(&some, |name| dir.meta(name));
-                self.sort_out(algorithm, dir, some.iter().zip(metas), &mut batch)?;
+                let marker = &self.marker;
+                let found = threads::map(&some, |name| Found::look(algorithm, dir, name, marker));
+                self.sort_out(dir, some.iter().zip(found), &mut batch)?;
             }
             self.remove(&mut batch)?;
         }
@@ -59,23 +60,22 @@ impl Cycle<'_> {
     /// Counts what stays, and removes what does not.
     fn sort_out<'a>(
         &mut self,
-        algorithm: Algorithm,
         dir: &Dir,
-        found: impl Iterator<Item = (&'a String, Result<Option<Meta>>)>,
+        found: impl Iterator<Item = (&'a String, Result<Option<Found>>)>,
         batch: &mut Vec<Candidate>,
     ) -> Result<()> {
-        for (name, meta) in found {
-            let Some(meta) = meta?.filter(|meta| meta.is_file) else {
+        for (name, found) in found {
+            let Some(Found { meta, digest, keeper }) = found? else {
                 continue;
             };
-            let Ok(digest) = Digest::from_hex(algorithm, name) else {
+            let Some(digest) = digest else {
                 if collector::is_temporary(name) && self.is_older(meta.modified, TEMPORARY) {
                     self.report.temporaries_removed += 1;
                     self.unlink(dir, name)?;
                 }
                 continue;
             };
-            match self.marker.keeper(&digest) {
+            match keeper {
                 Some(Keeper::Ref) => {
                     self.report.live += 1;
                     self.report.live_bytes += meta.len;
@@ -110,10 +110,11 @@ impl Cycle<'_> {
         if self.options.dry_run {
             for candidate in batch.drain(..) {
                 self.count_removed(&candidate);
-                // With what is derived from it.
-                let disk = stock::size_of(self.layout, &candidate.digest)?;
-                let disk = disk.map_or(candidate.disk, |size| size.disk);
-                self.would_free.set(self.would_free.get().saturating_add(disk));
+                if self.measures_room {
+                    let derived = stock::derived(self.layout, &candidate.digest)?;
+                    let disk = candidate.disk.saturating_add(derived);
+                    self.would_free.set(self.would_free.get().saturating_add(disk));
+                }
             }
             return Ok(());
         }
@@ -196,6 +197,31 @@ impl Cycle<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A file that was listed.
+struct Found {
+    meta: Meta,
+    /// Of which blob it is; `None` if of none.
+    digest: Option<Digest>,
+    /// What kept it by then.
+    keeper: Option<Keeper>,
+}
+
+impl Found {
+    fn look(
+        algorithm: Algorithm,
+        dir: &Dir,
+        name: &str,
+        marker: &Marker<'_>,
+    ) -> Result<Option<Found>> {
+        let found = |meta| {
+            let digest = Digest::from_hex(algorithm, name).ok();
+            let keeper = digest.as_ref().and_then(|digest| marker.keeper(digest));
+            Found { meta, digest, keeper }
+        };
+        Ok(dir.meta(name)?.filter(|meta| meta.is_file).map(found))
     }
 }
 

@@ -153,8 +153,7 @@ fn subjects_of(store: &BlobStore, digest: &Digest) -> Result<Vec<Digest>> {
             let Ok(about) = Digest::from_hex(algorithm, &name?) else {
                 continue;
             };
-            let Some(subject) = document(store, &about)?.and_then(|it| it.subject().cloned())
-            else {
+            let Some(subject) = reading::subject(store.layout(), &about)? else {
                 continue;
             };
             let is_there = store.layout().blob_meta(&subject.digest)?.is_some();

@@ -112,13 +112,14 @@ impl Digest {
 
     /// The hash in lower-case hexadecimal: the blob's file name.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(2 * self.algorithm.digest_len());
-        for byte in self.as_bytes() {
-            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            text.push(char::from(DIGITS[usize::from(byte & 0xf)]));
+        // No look into a table, so that the compiler does many at once: this names every file.
+        let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+        let mut text = vec![0; 2 * self.algorithm.digest_len()];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.as_bytes()) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
         }
-        text
+        // Such digits are always UTF-8.
+        String::from_utf8(text).unwrap_or_default()
     }
 
     /// A digest from an algorithm and the hexadecimal text that stands for its hash.
@@ -127,14 +128,16 @@ impl Digest {
         if hex.len() != 2 * algorithm.digest_len() {
             return Err(invalid("the hash has the wrong length for its algorithm"));
         }
-        let mut bytes = [0; 64];
+        let (mut bytes, mut seen) = ([0; 64], 0);
         for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            match (nibble(pair[0]), nibble(pair[1])) {
-                (Some(high), Some(low)) => *byte = high << 4 | low,
-                _ => return Err(invalid("the hash is not lower-case hexadecimal")),
-            }
+            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+            seen |= high | low;
+            *byte = high << 4 | low;
         }
-        Ok(Digest { algorithm, bytes })
+        match seen {
+            0..=0xf => Ok(Digest { algorithm, bytes }),
+            _ => Err(invalid("the hash is not lower-case hexadecimal")),
+        }
     }
 
     pub(crate) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Digest {
@@ -144,13 +147,16 @@ impl Digest {
     }
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// What each byte stands for as a digit; more than `0xf` if it is none.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [0xff; 256];
+    let mut nibble = 0;
+    while nibble < 16 {
+        nibbles[b"0123456789abcdef"[nibble] as usize] = nibble as u8;
+        nibble += 1;
     }
-}
+    nibbles
+};
 
 impl PartialEq for Digest {
     fn eq(&self, other: &Self) -> bool {

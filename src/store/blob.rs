@@ -1,12 +1,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::BlobStore;
 use super::layout::Layout;
 use super::outboard::Outboards;
 use super::suspect::Suspects;
 use super::verified::{Guard, Source};
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Descriptor, Digest, Document, MAX_DOCUMENT_SIZE};
+use crate::oci::{Descriptor, Digest, Document, MAX_CONFIG_SIZE, MAX_DOCUMENT_SIZE};
 use crate::sys::{self, Map};
 
 /// An open blob.
@@ -28,6 +29,9 @@ pub struct Blob {
     outboards: Outboards,
     suspects: Suspects,
 }
+
+/// What is read of a blob at once to see what it is.
+const PAGE: usize = 4096;
 
 /// A blob's bytes in memory, as [`Blob::map_unverified`] gives them.
 #[derive(Debug)]
@@ -83,13 +87,32 @@ impl Blob {
     /// Whether it is small enough for an index or a manifest, and begins as a JSON object does (RFC
     /// 8259, section 2), and no compressed layer. One byte of it is read, and compared with nothing.
     pub(crate) fn may_be_document(&self) -> Result<bool> {
-        if self.len() > MAX_DOCUMENT_SIZE {
+        Ok(self.len <= MAX_DOCUMENT_SIZE && begins_as_object(self.begin(&mut [0])?))
+    }
+
+    /// Whether it may be an index or a manifest that has a member of this name: it has the name
+    /// somewhere, or an escape, behind which a name can hide. What is read is compared with nothing.
+    pub(crate) fn may_be_document_with(&self, name: &str) -> Result<bool> {
+        let mut first = [0; PAGE];
+        let first = self.begin(&mut first)?;
+        if self.len > MAX_DOCUMENT_SIZE || !begins_as_object(first) {
             return Ok(false);
         }
-        let mut first = [0];
-        let read = sys::read_some_at(&self.file, &mut first, 0);
-        let read = read.context("read", self.digest.to_string())?;
-        Ok(read > 0 && b"{ \t\r\n".contains(&first[0]))
+        if first.len() as u64 >= self.len {
+            return Ok(has_or_hides(first, name));
+        }
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(0)];
+        match sys::read_at(&self.file, &mut bytes, 0) {
+            // Shorter than when it was opened, and so no blob any more.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read.context("read", self.digest.to_string())?,
+        }
+        Ok(has_or_hides(&bytes, name))
+    }
+
+    fn begin<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+        let read = sys::read_some_at(&self.file, buffer, 0);
+        Ok(&buffer[..read.context("read", self.digest.to_string())?])
     }
 
     /// Maps the blob into memory without checking its bytes against the digest.
@@ -128,9 +151,13 @@ impl Blob {
 
     /// Reads a manifest or an index into memory and checks length and digest.
     pub(crate) fn read_small(self, expected: u64) -> Result<Vec<u8>> {
-        if expected > MAX_DOCUMENT_SIZE {
-            let what = format!("the manifest {}", self.digest);
-            return Err(Error::TooLarge { what, limit: MAX_DOCUMENT_SIZE });
+        let what = || format!("the manifest {}", self.digest);
+        self.read_whole(expected, MAX_DOCUMENT_SIZE, what)
+    }
+
+    fn read_whole(&self, expected: u64, limit: u64, what: impl Fn() -> String) -> Result<Vec<u8>> {
+        if expected > limit {
+            return Err(Error::TooLarge { what: what(), limit });
         }
         if self.len != expected {
             let origin = format!("the stored blob {}", self.digest);
@@ -145,13 +172,42 @@ impl Blob {
         self.compare(self.digest.algorithm().digest(&bytes))?;
         Ok(bytes)
     }
+
+    /// Reads and parses the manifest or index that a descriptor points to.
+    pub(super) fn into_document(self, descriptor: &Descriptor) -> Result<Document> {
+        Document::parse(&self.read_small(descriptor.size)?, &descriptor.media_type)
+            .map_err(|error| error.of_document(&descriptor.digest))
+    }
 }
 
 /// Reads and parses the manifest or index that a descriptor points to.
 pub(crate) fn read_document(layout: &Layout, descriptor: &Descriptor) -> Result<Document> {
-    let bytes = Blob::open(layout, &descriptor.digest)?.read_small(descriptor.size)?;
-    Document::parse(&bytes, &descriptor.media_type)
-        .map_err(|error| error.of_document(&descriptor.digest))
+    Blob::open(layout, &descriptor.digest)?.into_document(descriptor)
+}
+
+fn begins_as_object(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| b"{ \t\r\n".contains(first))
+}
+
+fn has_or_hides(json: &[u8], name: &str) -> bool {
+    // What is no text stays where it is: only what is wrong in it is replaced.
+    let text = String::from_utf8_lossy(json);
+    text.contains(name) || text.contains('\\')
+}
+
+impl BlobStore {
+    /// Reads the config of an image, checked against its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobNotFound`]; [`Error::SizeMismatch`] and [`Error::DigestMismatch`] if it is
+    /// another than the descriptor's; [`Error::TooLarge`] if that is over
+    /// [`MAX_CONFIG_SIZE`](crate::oci::MAX_CONFIG_SIZE); [`Error::Io`].
+    pub fn image_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let what = || format!("the config {}", descriptor.digest);
+        let blob = Blob::open(self.layout(), &descriptor.digest)?;
+        blob.read_whole(descriptor.size, MAX_CONFIG_SIZE, what)
+    }
 }
 
 /// An error is that of [`Blob::read_at`], in an [`io::Error`] of the kind `InvalidData` where bytes

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::blob::read_document;
+use super::blob::Blob;
 use super::layout::Layout;
 use super::reading;
 use crate::error::{Error, Result};
@@ -92,18 +92,19 @@ impl Walk<'_> {
             return Err(Error::document(format!("it leads to more than {MAX_DESCRIPTORS} blobs"))
                 .of_document(&descriptor.digest));
         }
-        let meta = self.layout.blob_meta(&descriptor.digest)?;
-        let present = meta.is_some_and(|meta| meta.is_file && meta.len == descriptor.size);
+        let is_document = matches!(role, Role::Index | Role::Manifest);
+        let blob = if is_document { open(self.layout, descriptor)? } else { None };
+        let present = blob.is_some() || !is_document && is_there(self.layout, descriptor)?;
         let at = self.nodes.len();
         self.nodes.push((Node { descriptor: descriptor.clone(), role, present }, None));
-        if !present || !matches!(role, Role::Index | Role::Manifest) {
+        let Some(blob) = blob else {
             return Ok(());
-        }
+        };
         if role == Role::Index && depth > MAX_DEPTH {
             return Err(Error::document(format!("indexes are nested deeper than {MAX_DEPTH}"))
                 .of_document(&descriptor.digest));
         }
-        let document = read_document(self.layout, descriptor)?;
+        let document = blob.into_document(descriptor)?;
         match &document {
             Document::Index(index) => {
                 for child in &index.manifests {
@@ -119,5 +120,24 @@ impl Walk<'_> {
         }
         self.nodes[at].1 = Some(document);
         Ok(())
+    }
+}
+
+/// Whether a file of its size lies under a blob's name.
+fn is_there(layout: &Layout, descriptor: &Descriptor) -> Result<bool> {
+    let meta = layout.blob_meta(&descriptor.digest)?;
+    Ok(meta.is_some_and(|meta| meta.is_file && meta.len == descriptor.size))
+}
+
+/// Opens what has to be read if it is there: its file says so, and is not looked for first.
+fn open(layout: &Layout, descriptor: &Descriptor) -> Result<Option<Blob>> {
+    match Blob::open(layout, &descriptor.digest) {
+        Ok(blob) => Ok(Some(blob).filter(|blob| blob.len() == descriptor.size)),
+        Err(Error::BlobNotFound { .. }) => Ok(None),
+        // It may be no file, or another one, and then it is as good as none.
+        Err(error) => match is_there(layout, descriptor)? {
+            true => Err(error),
+            false => Ok(None),
+        },
     }
 }

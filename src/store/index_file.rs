@@ -3,6 +3,7 @@
 use std::fmt;
 
 use indexmap::IndexMap;
+use memchr::memmem::Finder;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -90,15 +91,19 @@ impl IndexFile {
 
     /// The first ref of a name that is understood.
     pub(crate) fn find(&self, name: &str) -> Option<Ref> {
-        self.entries
-            .iter()
-            .filter(|entry| is_named(entry, name))
-            .find_map(|entry| parse_entry(entry).ok())
+        self.named(name).find_map(|(_, entry)| parse_entry(entry).ok())
+    }
+
+    /// The entries of a name, understood or not, with their places.
+    fn named(&self, name: &str) -> impl Iterator<Item = (usize, &RawValue)> {
+        let wanted = Wanted::new(name);
+        let entries = self.entries.iter().map(|entry| &**entry).enumerate();
+        entries.filter(move |(_, entry)| wanted.is_name_of(entry))
     }
 
     /// Whether an entry has this name, be it understood or not.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|entry| is_named(entry, name))
+        self.named(name).next().is_some()
     }
 
     /// Points a name at a descriptor; whether that changed anything. A pinned name stays pinned, and
@@ -106,17 +111,17 @@ impl IndexFile {
     pub(crate) fn set(&mut self, name: &str, target: &Descriptor) -> bool {
         let mut target = target.clone();
         target.annotations.remove(PINNED);
-        if self.is_pinned(name) {
+        let named: Vec<usize> = self.named(name).map(|(n, _)| n).collect();
+        if named.iter().any(|n| is_pinned(&self.entries[*n])) {
             target.annotations.insert(PINNED.to_owned(), PINNED_VALUE.to_owned());
         }
         target.annotations.insert(REF_NAME.to_owned(), name.to_owned());
         target.annotations.insert(IMAGE_NAME.to_owned(), name.to_owned());
         // A descriptor has only strings for keys, so it always has a JSON form.
         let new = serde_json::value::to_raw_value(&target).unwrap_or_default();
-        let mut at = self.entries.iter().enumerate().filter(|(_, entry)| is_named(entry, name));
-        match (at.next().map(|(n, _)| n), at.next()) {
-            (Some(n), None) if is_same(&self.entries[n], &new) => false,
-            (Some(n), None) => {
+        match named[..] {
+            [n] if is_same(&self.entries[n], &new) => false,
+            [n] => {
                 self.entries[n] = new;
                 true
             }
@@ -130,15 +135,14 @@ impl IndexFile {
 
     /// Whether a name is pinned.
     pub(crate) fn is_pinned(&self, name: &str) -> bool {
-        let mut named = self.entries.iter().filter(|entry| is_named(entry, name));
-        named.any(|entry| parse_entry(entry).is_ok_and(|entry| entry.is_pinned()))
+        self.named(name).any(|(_, entry)| is_pinned(entry))
     }
 
     /// Pins a name, or takes the pin away; whether that changed anything, or nothing if there is no
     /// such name. Whatever else an entry says stays.
     pub(crate) fn set_pinned(&mut self, name: &str, pinned: bool) -> Option<bool> {
-        let mut changed = None;
-        for entry in self.entries.iter_mut().filter(|entry| is_named(entry, name)) {
+        let (mut changed, wanted) = (None, Wanted::new(name));
+        for entry in self.entries.iter_mut().filter(|entry| wanted.is_name_of(entry)) {
             let mut members: Members = serde_json::from_str(entry.get()).ok()?;
             let annotations = members.get_mut("annotations")?;
             let mut notes: Members = serde_json::from_str(annotations.get()).ok()?;
@@ -159,8 +163,8 @@ impl IndexFile {
 
     /// Removes a name; whether it was there.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|entry| !is_named(entry, name));
+        let (before, wanted) = (self.entries.len(), Wanted::new(name));
+        self.entries.retain(|entry| !wanted.is_name_of(entry));
         self.entries.len() != before
     }
 }
@@ -237,11 +241,28 @@ fn name_of(entry: &RawValue) -> Option<String> {
     names.iter().flatten().find_map(|name| Some(name.as_str()?.to_owned()))
 }
 
-fn is_named(entry: &RawValue, name: &str) -> bool {
-    // Parsing an entry takes longer than seeing that the name is nowhere in it. Where characters
-    // are written by their numbers, only parsing tells.
-    let text = entry.get();
-    (text.contains(name) || text.contains('\\')) && name_of(entry).as_deref() == Some(name)
+/// A name that is looked for among many entries.
+struct Wanted<'a> {
+    name: &'a str,
+    finder: Finder<'a>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(name: &'a str) -> Wanted<'a> {
+        Wanted { name, finder: Finder::new(name) }
+    }
+
+    fn is_name_of(&self, entry: &RawValue) -> bool {
+        // Parsing an entry takes longer than seeing that the name is nowhere in it. Where characters
+        // are written by their numbers, only parsing tells.
+        let text = entry.get().as_bytes();
+        let may_be = self.finder.find(text).is_some() || memchr::memchr(b'\\', text).is_some();
+        may_be && name_of(entry).as_deref() == Some(self.name)
+    }
+}
+
+fn is_pinned(entry: &RawValue) -> bool {
+    parse_entry(entry).is_ok_and(|entry| entry.is_pinned())
 }
 
 fn is_string(text: &RawValue, expected: &str) -> bool {

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::access::{self, Sharing};
 use super::outboard::Outboards;
 use super::present;
-use super::suspect::Suspects;
+use super::refs::ParsedIndex;
+use super::suspect::{Marks, Suspects};
 use super::used::Used;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
@@ -50,6 +51,8 @@ pub(crate) struct Layout {
     pub(crate) suspects: Suspects,
     /// `.layerstore/used/`.
     pub(crate) used: Used,
+    /// `index.json` as somebody of this process parsed it last.
+    pub(crate) parsed_index: ParsedIndex,
     /// `.layerstore/hosts/`, made when it is first needed: the first stores had none.
     hosts: OnceLock<Dir>,
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
@@ -170,6 +173,7 @@ impl Layout {
             quarantine: part(&private, "quarantine")?,
             outboards: Outboards::new(&root, &private),
             used: Used::new(&root, &private),
+            parsed_index: ParsedIndex::default(),
             hosts: OnceLock::new(),
             algorithms: Default::default(),
             settled: Default::default(),
@@ -252,8 +256,27 @@ impl Layout {
 
     /// A blob of this length, if it is there and was not found to be damaged.
     pub(crate) fn find_blob(&self, digest: &Digest, size: u64) -> Result<Option<Meta>> {
+        self.find_unmarked(digest, size, || self.suspects.has(digest))
+    }
+
+    /// The same, by marks that were asked for before: for who looks for many.
+    pub(crate) fn find_among(
+        &self,
+        marks: &Marks<'_>,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Option<Meta>> {
+        self.find_unmarked(digest, size, || marks.has(digest))
+    }
+
+    fn find_unmarked(
+        &self,
+        digest: &Digest,
+        size: u64,
+        is_marked: impl FnOnce() -> Result<bool>,
+    ) -> Result<Option<Meta>> {
         match self.blob_meta(digest)?.filter(|meta| meta.is_file && meta.len == size) {
-            Some(meta) if !self.suspects.has(digest)? => Ok(Some(meta)),
+            Some(meta) if !is_marked()? => Ok(Some(meta)),
             _ => Ok(None),
         }
     }
@@ -341,10 +364,12 @@ fn create(dir: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
 
 /// Reads a file that must not be larger than `limit`; `None` if there is none.
 pub(crate) fn read_small(dir: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-    let Some(file) = dir.open_file(name)? else {
+    let Some((file, meta)) = dir.open_file_meta(name)? else {
         return Ok(None);
     };
-    let mut bytes = Vec::new();
+    // Room for all of it and to see its end; no more than may be read.
+    let room = usize::try_from(meta.len.min(limit) + 1).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(room);
     file.take(limit + 1).read_to_end(&mut bytes).context("read", dir.path_of(name))?;
     if bytes.len() as u64 > limit {
         return Err(Error::TooLarge { what: dir.path_of(name).display().to_string(), limit });

@@ -145,11 +145,11 @@ impl Lease {
         let records: Vec<_> = blobs.iter().map(|(digest, _)| Record::Blob(*digest)).collect();
         let gate = gate::enter(&self.0.layout.locks)?;
         self.append(&records)?;
+        let layout = &self.0.layout;
+        let marks = layout.suspects.marks()?;
         let pinned = blobs.iter().map(|(digest, size)| {
-            let mut pinned =
-                Pinned { lease: self.clone(), digest: *digest, size: *size, present: false };
-            pinned.present = pinned.look()?;
-            Ok(pinned)
+            let present = layout.find_among(&marks, digest, *size)?.is_some();
+            Ok(Pinned { lease: self.clone(), digest: *digest, size: *size, present })
         });
         let pinned = pinned.collect();
         drop(gate);

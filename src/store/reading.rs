@@ -60,9 +60,8 @@ pub(crate) fn read(layout: &Layout, digest: &Digest, reading: &Reading) -> Resul
     if matches!(reading, Reading::Leaf) {
         return Ok(Found::Other);
     }
-    let blob = match Blob::open(layout, digest) {
-        Err(Error::BlobNotFound { .. }) => return Ok(Found::Absent),
-        opened => opened?,
+    let Some(blob) = open(layout, digest)? else {
+        return Ok(Found::Absent);
     };
     let size = blob.len();
     let document = match reading {
@@ -83,19 +82,37 @@ pub(crate) fn read(layout: &Layout, digest: &Digest, reading: &Reading) -> Resul
 /// A blob that nothing leads to, if it is a document, and what a ref to it would say. A damaged one is
 /// none, and of others no more than a byte is read.
 pub(crate) fn sniff(layout: &Layout, digest: &Digest) -> Result<Option<(Descriptor, Document)>> {
-    let blob = match Blob::open(layout, digest) {
-        Err(Error::BlobNotFound { .. }) => return Ok(None),
-        opened => opened?,
-    };
-    if !blob.may_be_document()? {
-        return Ok(None);
+    match open(layout, digest)? {
+        Some(blob) if blob.may_be_document()? => sniff_whole(blob),
+        _ => Ok(None),
     }
-    let size = blob.len();
+}
+
+/// What a blob is about, if it is a document that is about another. A damaged one is none, and what
+/// does not speak of a subject is neither hashed nor parsed: a collection asks this of all garbage.
+pub(crate) fn subject(layout: &Layout, digest: &Digest) -> Result<Option<Descriptor>> {
+    match open(layout, digest)? {
+        Some(blob) if blob.may_be_document_with("subject")? => {
+            Ok(sniff_whole(blob)?.and_then(|(_, document)| document.subject().cloned()))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn open(layout: &Layout, digest: &Digest) -> Result<Option<Blob>> {
+    match Blob::open(layout, digest) {
+        Err(Error::BlobNotFound { .. }) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn sniff_whole(blob: Blob) -> Result<Option<(Descriptor, Document)>> {
+    let (digest, size) = (*blob.digest(), blob.len());
     let bytes = match blob.read_small(size) {
         Err(Error::DigestMismatch { .. } | Error::TooLarge { .. }) => return Ok(None),
         bytes => bytes?,
     };
-    let with = |it: Document| (Descriptor::new(it.media_type().clone(), *digest, size), it);
+    let with = |it: Document| (Descriptor::new(it.media_type().clone(), digest, size), it);
     Ok(Document::sniff(&bytes).map(with))
 }
 

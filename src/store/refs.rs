@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::BlobStore;
@@ -15,6 +16,8 @@ use crate::sys::{self, Aside, Lock, LockMode};
 
 /// The largest `index.json` that is read: about half a million refs.
 pub(super) const MAX_INDEX: u64 = 256 * 1024 * 1024;
+/// How much of it is kept in memory with what it says: some 50,000 refs.
+const MAX_KEPT: usize = 16 * 1024 * 1024;
 /// How long anybody waits to change `index.json`, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -69,8 +72,9 @@ pub(crate) fn publish(
     if !closure.iter().any(|pinned| *pinned.digest() == target.digest) {
         return Err(incomplete(target.digest));
     }
+    let marks = layout.suspects.marks()?;
     for pinned in closure {
-        match layout.find_blob(pinned.digest(), pinned.size())? {
+        match layout.find_among(&marks, pinned.digest(), pinned.size())? {
             None => return Err(incomplete(*pinned.digest())),
             Some(meta) if present::is_of_others(&meta) => {
                 present::sync_one(layout, pinned.digest())?;
@@ -133,7 +137,10 @@ fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descr
 
 /// The ref of a name.
 pub(crate) fn find(layout: &Layout, name: &str) -> Result<Ref> {
-    read_index(layout)?.1.find(name).ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
+    let (bytes, index) = read_index(layout)?;
+    let found = index.find(name);
+    layout.parsed_index.keep(bytes, index);
+    found.ok_or_else(|| Error::RefNotFound { name: name.to_owned() })
 }
 
 /// Removes names, durably; for each, whether it was there.
@@ -319,13 +326,63 @@ pub(crate) fn renew_copy(layout: &Layout) -> Result<()> {
 pub(super) fn read_index(layout: &Layout) -> Result<(Vec<u8>, IndexFile)> {
     let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?
         .ok_or_else(|| damaged(layout, "it is missing".to_owned()))?;
-    match IndexFile::parse(&bytes) {
+    match layout.parsed_index.take(&bytes).map_or_else(|| IndexFile::parse(&bytes), Ok) {
         Ok(index) => Ok((bytes, index)),
         Err(reason) => Err(damaged(layout, reason)),
+    }
+}
+
+/// What was parsed when a name was looked up, for whoever reads the same bytes next: a pull of an
+/// image that is there looks its name up, and again under the lock. The file is read each time, and
+/// compared.
+#[derive(Debug, Default)]
+pub(crate) struct ParsedIndex(Mutex<Option<(Vec<u8>, IndexFile)>>);
+
+impl ParsedIndex {
+    fn keep(&self, bytes: Vec<u8>, index: IndexFile) {
+        if bytes.len() <= MAX_KEPT {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((bytes, index));
+        }
+    }
+
+    fn take(&self, bytes: &[u8]) -> Option<IndexFile> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.filter(|(of, _)| of == bytes).map(|(_, index)| index)
     }
 }
 
 fn damaged(layout: &Layout, reason: String) -> Error {
     let hint = "`store check --repair` rebuilds it, and nothing is collected before";
     Error::Damaged { path: layout.root.path_of("index.json"), reason: format!("{reason}; {hint}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::MediaType;
+
+    #[test]
+    fn what_another_process_wrote_since_counts() {
+        let temp = tempfile::tempdir().unwrap();
+        let one = BlobStore::init(temp.path().join("store")).unwrap();
+        let other = BlobStore::open(temp.path().join("store")).unwrap();
+        let put = |names: &[&str], text: &[u8]| {
+            let media_type = MediaType::new(MediaType::OCI_MANIFEST);
+            let target = Descriptor::new(media_type, Algorithm::Sha256.digest(text), 1);
+            let mut index = IndexFile::default();
+            names.iter().for_each(|name| assert!(index.set(name, &target)));
+            write(other.layout(), &index.to_bytes()).unwrap();
+            target.digest
+        };
+        for text in [b"x", b"y", b"y", b"x"] {
+            let digest = put(&["a:1"], text);
+            for _ in 0..3 {
+                assert_eq!(one.find_ref("a:1").unwrap().descriptor.digest, digest);
+            }
+        }
+        put(&["b:1", "c:1"], b"z");
+        assert_eq!(one.remove_refs(&["a:1".into(), "b:1".into()]).unwrap(), [false, true]);
+        assert_eq!(other.refs().unwrap().len(), 1);
+        assert!(one.find_ref("b:1").is_err() && one.find_ref("c:1").is_ok());
+    }
 }

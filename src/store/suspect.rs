@@ -7,33 +7,61 @@
 //! back costs a download, or goes when a check finds the blob good.
 
 use std::fs::File;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{Dir, Meta};
 
 #[derive(Clone, Debug)]
-pub(crate) struct Suspects {
+pub(crate) struct Suspects(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     private: Dir,
     blobs: Dir,
+    /// The directory of the marks, once there is one: it is never removed.
+    dir: OnceLock<Dir>,
+}
+
+/// Which blobs are marked, for who asks it of many. The answer is that of when this was made, or a
+/// later one.
+#[derive(Debug)]
+pub(crate) struct Marks<'a>(Option<&'a Dir>);
+
+impl Marks<'_> {
+    /// Whether a blob has a mark.
+    pub(crate) fn has(&self, digest: &Digest) -> Result<bool> {
+        match self.0 {
+            Some(dir) => Ok(dir.meta(&name(digest))?.is_some()),
+            None => Ok(false),
+        }
+    }
 }
 
 impl Suspects {
     pub(crate) fn new(private: &Dir, blobs: &Dir) -> Suspects {
-        Suspects { private: private.clone(), blobs: blobs.clone() }
+        let (private, blobs, dir) = (private.clone(), blobs.clone(), OnceLock::new());
+        Suspects(Arc::new(Inner { private, blobs, dir }))
     }
 
     /// The directory of the marks; `None` if there was never one.
-    pub(crate) fn dir(&self) -> Result<Option<Dir>> {
-        self.private.open_dir("suspect")
+    pub(crate) fn dir(&self) -> Result<Option<&Dir>> {
+        if let Some(dir) = self.0.dir.get() {
+            return Ok(Some(dir));
+        }
+        let opened = self.0.private.open_dir("suspect")?;
+        Ok(opened.map(|dir| self.0.dir.get_or_init(|| dir)))
+    }
+
+    /// The marks, from now on.
+    pub(crate) fn marks(&self) -> Result<Marks<'_>> {
+        self.dir().map(Marks)
     }
 
     /// Whether a blob has a mark.
     pub(crate) fn has(&self, digest: &Digest) -> Result<bool> {
-        match self.dir()? {
-            Some(dir) => Ok(dir.meta(&name(digest))?.is_some()),
-            None => Ok(false),
-        }
+        self.marks()?.has(digest)
     }
 
     /// Marks a blob whose digest did not hold, if that file still has its name. That this fails
@@ -46,14 +74,14 @@ impl Suspects {
 
     fn try_mark(&self, digest: &Digest, file: &File) -> Result<()> {
         let own = Meta::of(file).context("look at", digest.to_string())?.id;
-        let blobs = self.blobs.open_dir(digest.algorithm().name())?;
+        let blobs = self.0.blobs.open_dir(digest.algorithm().name())?;
         let is_named = || -> Result<bool> {
             let named = blobs.as_ref().map_or(Ok(None), |dir| dir.meta(&digest.hex()))?;
             Ok(named.is_some_and(|named| named.id == own))
         };
         // It may have been healed, or collected, since it was opened.
         if is_named()? {
-            self.private.make_dir("suspect")?.open_or_create(&name(digest))?;
+            self.0.private.make_dir("suspect")?.open_or_create(&name(digest))?;
             // Or just now: then whoever healed it may have looked for a mark before there was one.
             if !is_named()? {
                 self.clear(digest)?;

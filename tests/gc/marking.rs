@@ -160,6 +160,40 @@ fn what_is_about_a_pinned_image_stays_while_it_is_pinned() {
     assert_holds(&store, &[]);
 }
 
+/// What does not speak of a subject is not parsed, so it must be noticed however it is written.
+#[test]
+fn a_subject_is_found_however_it_is_written() {
+    let (_dir, store) = store();
+    let lease = store.lease("test").unwrap();
+    let live = image(&store, &lease, "live", &[b"live layer"]);
+    live.publish(&store, &lease, "example.org/live:1");
+    let Descriptor { media_type, digest, size, .. } = &live.target;
+    let subject = format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size}}}"#);
+    let long = format!(r#""annotations":{{"long":"{}"}},"#, "x".repeat(10_000));
+    let about = |space: &str, before: &[u8], key: &str| {
+        let text = format!(
+            r#"{space}{{"schemaVersion":2,"mediaType":"{}","manifests":[],"#,
+            MediaType::OCI_INDEX
+        );
+        let end = format!(r#""{key}":{subject}}}"#);
+        *put(&store, &lease, &[text.as_bytes(), before, end.as_bytes()].concat()).digest()
+    };
+    let kept = [
+        about("", b"", "subject"),
+        about("\r\n\t ", b"", "subject"),
+        about("", b"", r"sub\u006aect"),
+        about("", long.as_bytes(), "subject"),
+        about("", long.as_bytes(), r"\u0073ubject"),
+        about("", b"\"own\":\"\xff\",", "subject"),
+    ];
+    about("", b"", "object");
+    about("", long.as_bytes(), "subjects");
+    drop(lease);
+    let report = collect(&store);
+    assert_holds(&store, &[live.digests(), kept.into()]);
+    assert_eq!(report.removed, 2, "{report:?}");
+}
+
 #[test]
 fn a_damaged_document_about_a_live_image_is_garbage() {
     let (_dir, store) = store();

@@ -12,6 +12,9 @@ use serde_json::ser::Formatter;
 
 /// Whether a character does something to a terminal, or hides, instead of being seen.
 fn is_hidden(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
     c.is_control()
         || matches!(c,
             '\u{ad}'                      // soft hyphen

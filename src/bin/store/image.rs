@@ -1,17 +1,16 @@
 //! What the blobs of an image say about it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 
-use layerstore::oci::{Document, MAX_CONFIG_SIZE, MediaType, Platform};
+use layerstore::oci::{Document, MediaType, Platform};
 use layerstore::{BlobStore, Descriptor, Digest, Error, Node, Result, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// An image: everything that its root leads to, in the order of the closure.
+/// An image: everything that its root leads to, in the order of the closure, with the documents
+/// that are there.
 pub(crate) struct Image {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) manifests: Vec<Manifest>,
+    nodes: Vec<(Node, Option<Document>)>,
 }
 
 /// One of an image's manifests: that of a platform, or of something beside it.
@@ -42,37 +41,21 @@ pub(crate) struct Layer {
 impl Image {
     /// Reads the documents of an image.
     pub(crate) fn read(store: &BlobStore, root: &Descriptor) -> Result<Image> {
-        let (nodes, documents): (Vec<_>, Vec<_>) =
-            store.closure_with_documents(root)?.into_iter().unzip();
-        let present: HashMap<Digest, bool> =
-            nodes.iter().map(|node| (node.descriptor.digest, node.present)).collect();
-        let is_present = |digest: &Digest| present.get(digest).copied().unwrap_or_default();
-        let mut manifests = Vec::new();
-        let read = nodes.iter().zip(documents);
-        for (node, document) in read.filter(|(node, _)| node.role == Role::Manifest) {
-            let content = match document {
-                Some(Document::Manifest(manifest)) => {
-                    let layers = manifest.layers.into_iter().map(|layer| Layer {
-                        present: is_present(&layer.digest),
-                        foreign: layer.is_foreign(),
-                        urls: layer.urls,
-                        digest: layer.digest,
-                        media_type: layer.media_type,
-                        size: layer.size,
-                    });
-                    let (artifact_type, layers) = (manifest.artifact_type, layers.collect());
-                    Some(Content { config: manifest.config, artifact_type, layers })
-                }
-                Some(Document::Index(_)) | None => None,
-            };
-            manifests.push(Manifest { descriptor: node.descriptor.clone(), content });
-        }
-        Ok(Image { nodes, manifests })
+        Ok(Image { nodes: store.closure_with_documents(root)? })
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().map(|(node, _)| node)
+    }
+
+    /// How many blobs are there.
+    pub(crate) fn blobs(&self) -> u64 {
+        self.nodes().filter(|node| node.present).count() as u64
     }
 
     /// The bytes of what is there.
     pub(crate) fn size(&self) -> u64 {
-        self.nodes.iter().filter(|node| node.present).map(|node| node.descriptor.size).sum()
+        self.nodes().filter(|node| node.present).map(|node| node.descriptor.size).sum()
     }
 
     /// How many blobs are missing. A platform that was not pulled is not, nor is a foreign layer:
@@ -80,7 +63,7 @@ impl Image {
     pub(crate) fn missing(&self) -> u64 {
         let counts =
             |(n, node): &(usize, &Node)| *n == 0 || matches!(node.role, Role::Config | Role::Layer);
-        let nodes = self.nodes.iter().enumerate().filter(counts);
+        let nodes = self.nodes().enumerate().filter(counts);
         let missing = |node: &Node| !node.present && !node.descriptor.is_foreign();
         nodes.filter(|(_, node)| missing(node)).count() as u64
     }
@@ -88,26 +71,51 @@ impl Image {
     /// How many foreign layers are not there.
     pub(crate) fn foreign(&self) -> u64 {
         let left_out = |node: &&Node| !node.present && node.descriptor.is_foreign();
-        self.nodes.iter().filter(left_out).count() as u64
+        self.nodes().filter(left_out).count() as u64
     }
 
-    /// The platforms that are there.
+    /// The platforms that are there: what the index says that a manifest is for, else what the
+    /// manifest's config says.
     pub(crate) fn platforms(&self, store: &BlobStore) -> Vec<Platform> {
-        let there = self
-            .manifests
-            .iter()
-            .filter(|manifest| manifest.content.is_some() && !manifest.descriptor.is_attestation());
-        there.filter_map(|manifest| manifest.platform(store)).collect()
+        let by_config = |config: &Descriptor| Config::read(store, config).ok()??.platform();
+        let platform = |(Node { descriptor, .. }, document): &(Node, Option<Document>)| {
+            let Some(Document::Manifest(manifest)) = document else {
+                return None;
+            };
+            match descriptor.is_attestation() {
+                true => None,
+                false => descriptor.platform.clone().or_else(|| by_config(&manifest.config)),
+            }
+        };
+        self.nodes.iter().filter_map(platform).collect()
     }
-}
 
-impl Manifest {
-    /// What the index says the manifest is for, else what its config says.
-    fn platform(&self, store: &BlobStore) -> Option<Platform> {
-        self.descriptor
-            .platform
-            .clone()
-            .or_else(|| Config::read(store, &self.content.as_ref()?.config).ok()??.platform())
+    /// Its manifests, those too that were not pulled.
+    pub(crate) fn into_manifests(self) -> Vec<Manifest> {
+        let present: HashMap<Digest, bool> =
+            self.nodes().map(|node| (node.descriptor.digest, node.present)).collect();
+        let is_present = |digest: &Digest| present.get(digest).copied().unwrap_or_default();
+        let content = |document| match document {
+            Some(Document::Manifest(manifest)) => {
+                let layers = manifest.layers.into_iter().map(|layer| Layer {
+                    present: is_present(&layer.digest),
+                    foreign: layer.is_foreign(),
+                    urls: layer.urls,
+                    digest: layer.digest,
+                    media_type: layer.media_type,
+                    size: layer.size,
+                });
+                let (artifact_type, layers) = (manifest.artifact_type, layers.collect());
+                Some(Content { config: manifest.config, artifact_type, layers })
+            }
+            Some(Document::Index(_)) | None => None,
+        };
+        let manifests = self.nodes.into_iter().filter(|(node, _)| node.role == Role::Manifest);
+        let manifest = |(node, document): (Node, _)| Manifest {
+            descriptor: node.descriptor,
+            content: content(document),
+        };
+        manifests.map(manifest).collect()
     }
 }
 
@@ -163,7 +171,7 @@ impl Config {
         if !descriptor.media_type.is_image_config() {
             return Ok(None);
         }
-        let bytes = match read_small(store, descriptor) {
+        let bytes = match store.image_config(descriptor) {
             Err(Error::BlobNotFound { .. }) => return Ok(None),
             read => read?,
         };
@@ -204,30 +212,4 @@ impl Config {
         let (os, architecture) = (self.os.clone()?, self.architecture.clone()?);
         Some(Platform { os, architecture, variant: self.variant.clone() })
     }
-}
-
-/// Reads a blob that must be small, and checks its bytes.
-fn read_small(store: &BlobStore, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let Descriptor { digest, size, .. } = descriptor;
-    let blob = store.open_blob(digest)?;
-    let origin = || format!("the stored blob {digest}");
-    if *size > MAX_CONFIG_SIZE {
-        return Err(Error::TooLarge { what: origin(), limit: MAX_CONFIG_SIZE });
-    }
-    if blob.len() != *size {
-        let (expected, actual) = (*size, blob.len());
-        return Err(Error::SizeMismatch { origin: origin(), expected, actual, more: false });
-    }
-    let mut bytes = Vec::new();
-    let read = blob.take(*size).read_to_end(&mut bytes);
-    read.map_err(|error| match error.downcast::<Error>() {
-        Ok(own) => own,
-        Err(source) => Error::Io { action: "read", path: digest.to_string().into(), source },
-    })?;
-    let actual = digest.algorithm().digest(&bytes);
-    if actual != *digest {
-        let actual = Box::new(actual);
-        return Err(Error::DigestMismatch { origin: origin(), expected: *digest, actual });
-    }
-    Ok(bytes)
 }

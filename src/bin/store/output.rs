@@ -1,9 +1,11 @@
 //! The only place that prints: results to the standard output, everything else to the standard
 //! error, and nothing of others that was not made visible first (see `escape`).
 
+use std::borrow::Cow;
 use std::env;
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::MultiProgress;
@@ -140,31 +142,30 @@ impl Output {
         titles: [Column; N],
         rows: &[[String; N]],
     ) -> Result<(), Failure> {
-        let rows: Vec<[String; N]> = rows
-            .iter()
-            .map(|row| row.clone().map(|cell| escape::line(&cell).into_owned()))
-            .collect();
+        let rows: Vec<[(Cow<'_, str>, usize); N]> =
+            rows.iter().map(|row| row.each_ref().map(|cell| shown(cell))).collect();
+        let titles_shown = titles.each_ref().map(|column| shown(column.title));
         let width = |n: usize| {
-            let cells = rows.iter().map(|row| row[n].chars().count());
-            cells.chain([titles[n].title.len()]).max().unwrap_or_default()
+            let cells = rows.iter().chain([&titles_shown]).map(|row| row[n].1);
+            cells.max().unwrap_or_default()
         };
         let widths: [usize; N] = std::array::from_fn(width);
-        let aligned = |cells: [&str; N]| {
-            let mut line = String::new();
-            for (n, cell) in cells.into_iter().enumerate() {
-                let (gap, width) = (if n == 0 { "" } else { "  " }, widths[n]);
-                // Writing to a string cannot fail.
-                let _ = match titles[n].right {
-                    true => write!(line, "{gap}{cell:>width$}"),
-                    false => write!(line, "{gap}{cell:<width$}"),
-                };
+        let mut line = String::new();
+        let mut align = |cells: &[(Cow<'_, str>, usize); N]| {
+            line.clear();
+            for (n, (cell, len)) in cells.iter().enumerate() {
+                let gap = if n == 0 { 0 } else { 2 };
+                let (pad, right) = (widths[n] - len, titles[n].right);
+                line.extend(iter::repeat_n(' ', if right { gap + pad } else { gap }));
+                line.push_str(cell);
+                line.extend(iter::repeat_n(' ', if right { 0 } else { pad }));
             }
             line.trim_end().to_owned()
         };
-        let heading = aligned(std::array::from_fn(|n| titles[n].title));
+        let heading = align(&titles_shown);
         self.heading(&heading)?;
         for row in &rows {
-            self.line(aligned(std::array::from_fn(|n| row[n].as_str())))?;
+            self.line(align(row))?;
         }
         Ok(())
     }
@@ -226,6 +227,13 @@ impl Output {
             written => written.map_err(Failure::Output),
         }
     }
+}
+
+/// A cell as it is printed, and how many characters it has.
+fn shown(cell: &str) -> (Cow<'_, str>, usize) {
+    let cell = escape::line(cell);
+    let len = cell.chars().count();
+    (cell, len)
 }
 
 /// A column of a table.

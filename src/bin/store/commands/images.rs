@@ -1,7 +1,7 @@
 //! `store images`.
 
 use std::num::NonZeroUsize;
-use std::thread;
+use std::{panic, thread};
 
 use layerstore::oci::{MediaType, Platform};
 use layerstore::{BlobStore, Digest, Ref};
@@ -38,10 +38,10 @@ struct Row {
 }
 
 impl Row {
-    fn new(store: &BlobStore, entry: Ref) -> Row {
-        let pinned = entry.is_pinned();
+    /// Reads the image of a ref; when it was used is looked for only if that is going to be told.
+    fn new(store: &BlobStore, entry: &Ref, with_use: bool) -> Row {
         let mut row = Row {
-            name: entry.name,
+            name: entry.name.clone(),
             digest: entry.descriptor.digest,
             media_type: entry.descriptor.media_type.clone(),
             platforms: Vec::new(),
@@ -49,19 +49,19 @@ impl Row {
             blobs: 0,
             missing: 0,
             foreign: 0,
-            pinned,
+            pinned: entry.is_pinned(),
             last_used: None,
             error: None,
         };
-        match store.last_used(&row.digest) {
-            Ok(last) => row.last_used = last.map(human::unix),
+        match with_use.then(|| store.last_used(&row.digest)).transpose() {
+            Ok(last) => row.last_used = last.flatten().map(human::unix),
             Err(error) => row.error = Some(error.to_string()),
         }
         match Image::read(store, &entry.descriptor) {
             Ok(image) => {
                 row.platforms = image.platforms(store).iter().map(Platform::to_string).collect();
                 row.size = image.size();
-                row.blobs = image.nodes.iter().filter(|node| node.present).count() as u64;
+                row.blobs = image.blobs();
                 row.missing = image.missing();
                 row.foreign = image.foreign();
             }
@@ -98,7 +98,7 @@ impl Row {
 }
 
 pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
-    let mut rows = rows(store, store.refs()?);
+    let mut rows = rows(store, &store.refs()?, out.is_json());
     rows.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
     print(&rows, out)?;
     let mut exit = Exit::Ok;
@@ -112,19 +112,21 @@ pub(super) fn run(store: &BlobStore, out: &mut Output) -> Outcome {
 }
 
 /// A row for each, read on all processors: each takes reading and parsing of a few documents.
-fn rows(store: &BlobStore, entries: Vec<Ref>) -> Vec<Row> {
+fn rows(store: &BlobStore, entries: &[Ref], with_use: bool) -> Vec<Row> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let share = entries.len().div_ceil(cores).max(FEW);
-    let row = |entry: &Ref| Row::new(store, entry.clone());
+    let read = |entries: &[Ref]| -> Vec<Row> {
+        entries.iter().map(|entry| Row::new(store, entry, with_use)).collect()
+    };
+    let (own, others) = entries.split_at(share.min(entries.len()));
     thread::scope(|scope| {
-        let threads: Vec<_> = entries
-            .chunks(share)
-            .map(|entries| scope.spawn(move || entries.iter().map(row).collect::<Vec<_>>()))
-            .collect();
-        let ended = |thread: thread::ScopedJoinHandle<'_, Vec<Row>>| {
-            thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
-        };
-        threads.into_iter().flat_map(ended).collect()
+        let threads: Vec<_> =
+            others.chunks(share).map(|entries| scope.spawn(move || read(entries))).collect();
+        let mut rows = read(own);
+        for thread in threads {
+            rows.extend(thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload)));
+        }
+        rows
     })
 }
 

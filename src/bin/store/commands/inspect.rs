@@ -45,7 +45,7 @@ pub(super) fn run(store: &BlobStore, name: &str, out: &mut Output) -> Outcome {
     let (size, missing, foreign) = (image.size(), image.missing(), image.foreign());
     let mut exit = Exit::Ok;
     let mut manifests = Vec::new();
-    for manifest in image.manifests {
+    for manifest in image.into_manifests() {
         let config = manifest.content.as_ref().map(|content| Config::read(store, &content.config));
         let config = config.unwrap_or(Ok(None)).unwrap_or_else(|error| {
             out.error(&error);
