@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use layerstore::{Blob, BlobStore};
 
 enum Source {
-    Verified(Blob),
+    Verified(Box<Blob>),
     Unverified(File),
 }
 
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let blob = BlobStore::open(root)?.open_blob(&digest.parse()?)?;
     let (len, size, all): (u64, usize, u64) = (blob.len(), size.parse()?, all.parse()?);
     let mut source = match how.as_str() {
-        "verified" => Source::Verified(blob),
+        "verified" => Source::Verified(Box::new(blob)),
         "unverified" => Source::Unverified(blob.into_unverified_file()),
         other => return Err(format!("{other} is neither verified nor unverified").into()),
     };
