@@ -181,8 +181,10 @@ def read(bench):
     subprocess.run(["cargo", "build", "--release", "--locked", "--example", "reader"],
                    cwd=ROOT, check=True)
     ways = {"in order, 1 MiB": ("in-order", 1 << 20), "in order, 64 KiB": ("in-order", 64 << 10),
-            "in order, 4 KiB": ("in-order", 4096), "at random, 64 KiB": ("at-random", 64 << 10),
-            "at random, 4 KiB": ("at-random", 4096)}
+            "in order, 4 KiB": ("in-order", 4096),
+            "at random, 64 KiB from a page on": ("at-pages", 64 << 10),
+            "at random, a page of 4 KiB": ("at-pages", 4096),
+            "at random, 4 KiB from anywhere": ("anywhere", 4096)}
     rows = []
     for name, (order, size) in ways.items():
         command = [ROOT / "target/release/examples/reader", root, f"sha256:{largest.name}"]

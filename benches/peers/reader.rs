@@ -1,7 +1,7 @@
 //! Reads one blob of a store, as the section `read` of `benches/peers/run` asks:
 //!
 //! ```text
-//! reader ROOT DIGEST verified|unverified in-order|at-random BYTES-A-READ BYTES-IN-ALL
+//! reader ROOT DIGEST verified|unverified in-order|at-pages|anywhere BYTES-A-READ BYTES-IN-ALL
 //! ```
 //!
 //! What is unverified is read from the blob's file, with the same calls and into the same buffer.
@@ -58,7 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 random = random
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                (random >> 16) % (room + 1)
+                let anywhere = (random >> 16) % (room + 1);
+                if order == "at-pages" { anywhere / 4096 * 4096 } else { anywhere }
             }
         };
         source.read_exact_at(&mut buffer, offset)?;

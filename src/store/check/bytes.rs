@@ -15,7 +15,7 @@ use crate::store::groups::{self, GROUP, RECORD};
 use crate::store::layout::Layout;
 use crate::store::outboard::{BlobHasher, Outboard};
 use crate::store::present;
-use crate::sys;
+use crate::sys::{self, Meta};
 
 /// Blobs are read and hashed in pieces of this size. Reading is as fast as mapping them is, and a
 /// file that shrinks or a disk that fails gives an error where a map would kill the process.
@@ -90,6 +90,28 @@ enum Outcome {
     Replaced,
 }
 
+/// A blob that is being hashed whole.
+struct Hashing {
+    digest: Digest,
+    file: File,
+    own: Meta,
+    /// The first group that is not what its hash says.
+    bad: Option<u64>,
+    hasher: BlobHasher,
+    /// How far it is hashed.
+    at: u64,
+}
+
+struct Ended {
+    digest: Digest,
+    outcome: Result<Outcome>,
+}
+
+enum Begun {
+    Hashing(Hashing),
+    Ended(Ended),
+}
+
 struct Reader<'a> {
     layout: &'a Layout,
     options: &'a CheckOptions,
@@ -103,30 +125,65 @@ impl Reader<'_> {
         source: &Mutex<impl Iterator<Item = Result<Digest>>>,
         sender: Sender<Result<Finding>>,
     ) {
-        let mut buffer = vec![0; PIECE];
+        let mut buffers = [vec![0; PIECE], vec![0; PIECE]];
+        // What is hashed as soon as there is another blob for company.
+        let mut waiting = None;
         loop {
             // A thread that panicked with the lock held did so in the listing, which ends it.
             let next = source.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let found = match next {
-                None => return,
-                Some(Err(error)) => Some(Err(error)),
-                Some(Ok(digest)) => self.read(digest, &mut buffer).map(Ok),
+            let ended = match (next, waiting.take()) {
+                (None, None) => return,
+                (None, Some(hashing)) => vec![self.hash_alone(hashing, &mut buffers[0])],
+                (Some(Err(error)), _) => {
+                    let _ = sender.send(Err(error));
+                    return;
+                }
+                (Some(Ok(digest)), other) => match (self.begin(digest, &mut buffers[0]), other) {
+                    (Begun::Hashing(hashing), None) => {
+                        waiting = Some(hashing);
+                        continue;
+                    }
+                    (Begun::Hashing(one), Some(other)) => {
+                        let (ended, rest) = self.hash_two([one, other], &mut buffers);
+                        waiting = rest;
+                        ended
+                    }
+                    (Begun::Ended(ended), other) => {
+                        waiting = other;
+                        vec![ended]
+                    }
+                },
             };
-            // Nobody listens any more once an error was sent.
-            if let Some(found) = found
-                && sender.send(found).is_err()
-            {
-                return;
+            for Ended { digest, outcome } in ended {
+                let found = self.finding(digest, outcome, &mut buffers[0]);
+                // Nobody listens any more once an error was sent.
+                if let Some(found) = found
+                    && sender.send(Ok(found)).is_err()
+                {
+                    return;
+                }
             }
         }
     }
 
-    fn read(&self, digest: Digest, buffer: &mut [u8]) -> Option<Finding> {
+    /// What is wrong with a blob. One that was replaced meanwhile is read again.
+    fn finding(
+        &self,
+        digest: Digest,
+        mut outcome: Result<Outcome>,
+        buffer: &mut [u8],
+    ) -> Option<Finding> {
         for _ in 0..ATTEMPTS {
-            let found = match self.read_once(digest, buffer) {
+            let found = match outcome {
                 // Collected since it was listed. If a ref needs it, the refs will tell.
                 Ok(Outcome::Gone) => return None,
-                Ok(Outcome::Replaced) => continue,
+                Ok(Outcome::Replaced) => {
+                    outcome = match self.begin(digest, buffer) {
+                        Begun::Ended(ended) => ended.outcome,
+                        Begun::Hashing(hashing) => self.hash_alone(hashing, buffer).outcome,
+                    };
+                    continue;
+                }
                 Ok(Outcome::Sound) => None,
                 Ok(Outcome::Damaged(found)) => Some(found),
                 Err(error) => return Some(finding(digest, &error)),
@@ -137,9 +194,19 @@ impl Reader<'_> {
         None
     }
 
-    fn read_once(&self, digest: Digest, buffer: &mut [u8]) -> Result<Outcome> {
+    fn begin(&self, digest: Digest, buffer: &mut [u8]) -> Begun {
+        match self.try_begin(digest, buffer) {
+            Ok(Ok(hashing)) => Begun::Hashing(hashing),
+            Ok(Err(outcome)) => Begun::Ended(Ended { digest, outcome: Ok(outcome) }),
+            Err(error) => Begun::Ended(Ended { digest, outcome: Err(error) }),
+        }
+    }
+
+    /// Compares the hashes of groups, where there are any; else, or where they do not fit, the whole
+    /// is to be hashed.
+    fn try_begin(&self, digest: Digest, buffer: &mut [u8]) -> Result<Result<Hashing, Outcome>> {
         let Some((file, own)) = self.layout.open_blob(&digest)? else {
-            return Ok(Outcome::Gone);
+            return Ok(Err(Outcome::Gone));
         };
         let mut bad = None;
         let outboards = &self.layout.outboards;
@@ -151,12 +218,73 @@ impl Reader<'_> {
             if bad.is_none() {
                 outboards.set_checked(&digest);
                 present::acquit(self.layout, &digest, &own)?;
-                return Ok(Outcome::Sound);
+                return Ok(Err(Outcome::Sound));
             }
             // Only the digest condemns a blob: the hashes may be what is wrong.
         }
-        let actual = self.hash(&file, &digest, buffer)?;
+        let hasher = BlobHasher::new(digest.algorithm(), outboards);
+        Ok(Ok(Hashing { digest, file, own, bad, hasher, at: 0 }))
+    }
+
+    fn hash_alone(&self, mut hashing: Hashing, buffer: &mut [u8]) -> Ended {
+        loop {
+            let read = self.fill(&hashing.file, &hashing.digest, buffer, hashing.at);
+            let len = match read {
+                Ok(len) => len,
+                Err(error) => return Ended { digest: hashing.digest, outcome: Err(error) },
+            };
+            hashing.hasher.update(&buffer[..len]);
+            hashing.at += len as u64;
+            if len < buffer.len() {
+                return self.end(hashing);
+            }
+        }
+    }
+
+    /// Hashes two blobs together, until one of them ends, or both do; what is left of the other.
+    fn hash_two(
+        &self,
+        both: [Hashing; 2],
+        buffers: &mut [Vec<u8>; 2],
+    ) -> (Vec<Ended>, Option<Hashing>) {
+        let [mut one, mut other] = both;
+        let [ones, others] = buffers;
+        loop {
+            let read = self.fill(&one.file, &one.digest, ones, one.at);
+            let other_read = self.fill(&other.file, &other.digest, others, other.at);
+            let (len, other_len) = match (read, other_read) {
+                (Ok(len), Ok(other_len)) => (len, other_len),
+                (Err(error), _) => {
+                    return (vec![Ended { digest: one.digest, outcome: Err(error) }], Some(other));
+                }
+                (_, Err(error)) => {
+                    return (vec![Ended { digest: other.digest, outcome: Err(error) }], Some(one));
+                }
+            };
+            let hashers = [&mut one.hasher, &mut other.hasher];
+            BlobHasher::update_both(hashers, [&ones[..len], &others[..other_len]]);
+            one.at += len as u64;
+            other.at += other_len as u64;
+            match (len < PIECE, other_len < PIECE) {
+                (false, false) => {}
+                (true, false) => return (vec![self.end(one)], Some(other)),
+                (false, true) => return (vec![self.end(other)], Some(one)),
+                (true, true) => return (vec![self.end(one), self.end(other)], None),
+            }
+        }
+    }
+
+    /// Compares the digest. Where it is the right one, the hashes of the groups are kept.
+    fn end(&self, hashing: Hashing) -> Ended {
+        let digest = hashing.digest;
+        Ended { digest, outcome: self.judge(hashing) }
+    }
+
+    fn judge(&self, hashing: Hashing) -> Result<Outcome> {
+        let Hashing { digest, file, own, bad, hasher, .. } = hashing;
+        let actual = hasher.digest();
         if actual == digest {
+            hasher.keep(&digest);
             present::acquit(self.layout, &digest, &own)?;
             return Ok(Outcome::Sound);
         }
@@ -202,25 +330,6 @@ impl Reader<'_> {
             }
             first += PIECE_GROUPS as u64;
         }
-    }
-
-    /// The digest of the whole. Where it is the right one, the hashes of the groups are kept.
-    fn hash(&self, file: &File, digest: &Digest, buffer: &mut [u8]) -> Result<Digest> {
-        let mut hasher = BlobHasher::new(digest.algorithm(), &self.layout.outboards);
-        let mut at = 0;
-        loop {
-            let len = self.fill(file, digest, buffer, at)?;
-            hasher.update(&buffer[..len]);
-            at += len as u64;
-            if len < buffer.len() {
-                break;
-            }
-        }
-        let actual = hasher.digest();
-        if actual == *digest {
-            hasher.keep(digest);
-        }
-        Ok(actual)
     }
 
     /// Fills the buffer, but at the end of the file; no faster than is allowed.
