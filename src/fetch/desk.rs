@@ -28,14 +28,15 @@ pub(super) struct Desk {
     done: oneshot::Sender<(Part, Result<()>)>,
     /// What is in its place and next to be hashed.
     unhashed: VecDeque<Unhashed>,
-    /// How many bytes that are.
+    /// How many bytes that are, and of how many batches.
     waiting: usize,
+    batches: usize,
 }
 
 struct Unhashed {
     bytes: Bytes,
     /// Of the last ones of a batch.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Desk {
@@ -44,7 +45,15 @@ impl Desk {
         failed: Arc<AtomicBool>,
         done: oneshot::Sender<(Part, Result<()>)>,
     ) -> Desk {
-        Desk { part, result: Ok(()), failed, done, unhashed: VecDeque::new(), waiting: 0 }
+        Desk {
+            part,
+            result: Ok(()),
+            failed,
+            done,
+            unhashed: VecDeque::new(),
+            waiting: 0,
+            batches: 0,
+        }
     }
 
     pub(super) fn note_version(&mut self, version: &Version) {
@@ -61,11 +70,12 @@ impl Desk {
         // What is not next, or was there in part, is read back in its turn.
         if place.start == next && new == [place] {
             self.waiting += len;
+            self.batches += 1;
             let mut room = Some(batch.room);
             let last = batch.chunks.len() - 1;
             let with_room = |(n, bytes)| {
                 let room = if n == last { room.take() } else { None };
-                Unhashed { bytes, _room: room }
+                Unhashed { bytes, room }
             };
             self.unhashed.extend(batch.chunks.into_iter().enumerate().map(with_room));
         }
@@ -87,9 +97,10 @@ impl Desk {
         }
     }
 
-    /// Hashes until no more than so many bytes wait.
+    /// Hashes until no more than so many batches wait. They keep the room of others, who might be
+    /// what they wait for: so it is batches that count, and not their bytes.
     pub(super) fn hash_down_to(&mut self, most: usize) {
-        while self.waiting > most
+        while self.batches > most
             && let Some(first) = self.unhashed.front()
         {
             self.part.hash(&first.bytes);
@@ -102,6 +113,7 @@ impl Desk {
         if let Some(first) = self.unhashed.front_mut() {
             let _ = first.bytes.split_to(len);
             if first.bytes.is_empty() {
+                self.batches -= usize::from(first.room.is_some());
                 self.unhashed.pop_front();
             }
         }
@@ -133,7 +145,7 @@ impl Desk {
         self.result = Err(error);
         // Others need the room. What is not hashed is read back, should anybody go on with the part.
         self.unhashed.clear();
-        self.waiting = 0;
+        (self.waiting, self.batches) = (0, 0);
         None
     }
 }

@@ -22,8 +22,8 @@ use crate::store::{Part, Version};
 const BATCHES: usize = 12;
 /// More threads than this would only wait for the disk.
 const MOST: usize = 3;
-/// So much of a blob may wait to be hashed together with bytes of another, in bytes: a few batches.
-const COMPANY: usize = 2 * 1024 * 1024;
+/// So many batches of a blob may wait to be hashed together with bytes of another.
+const COMPANY: usize = 3;
 
 /// The writing threads of a pull, which start when they are needed.
 #[derive(Default)]
@@ -192,6 +192,47 @@ impl Writing {
         if let Some(desk) = self.0.get_mut(&blob) {
             desk.hash_down_to(most);
             desk.catch_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+    use crate::store::{BlobStore, Claim};
+
+    /// What waits for company keeps room; were it all, nobody could bring the company.
+    #[tokio::test]
+    async fn many_small_batches_do_not_wait_for_a_blob_that_brings_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let lease = store.lease("test").unwrap();
+        let blobs = [vec![1; 100_000], vec![2; 70_000]];
+        let part = |bytes: &Vec<u8>| {
+            let digest = Algorithm::Sha256.digest(bytes);
+            let pinned = lease.pin_one(digest, bytes.len() as u64).unwrap();
+            let Claim::Held(part) = store.claim(&pinned).unwrap() else { panic!("not held") };
+            part
+        };
+        let writers = Writers(Mutex::new(vec![Writer::start()]));
+        let (inlet, outlet) = writers.0.lock().unwrap()[0].begin(part(&blobs[0]));
+        let (other_inlet, other_outlet) = writers.0.lock().unwrap()[0].begin(part(&blobs[1]));
+        for (n, bytes) in blobs[0].chunks(1000).enumerate() {
+            let (half, rest) = bytes.split_at(500);
+            let chunks = [half, rest].map(Bytes::copy_from_slice).to_vec();
+            assert!(inlet.bytes(1000 * n as u64, chunks).await);
+        }
+        // Then the other one, the last piece first: that is read back.
+        let bytes = Bytes::from(blobs[1].clone());
+        for (from, to) in [(50_000, 70_000), (0, 10), (10, 50_000)] {
+            assert!(other_inlet.bytes(from as u64, vec![bytes.slice(from..to)]).await);
+        }
+        drop((inlet, other_inlet));
+        for outlet in [outlet, other_outlet] {
+            let (part, result) = outlet.part().await.unwrap();
+            result.unwrap();
+            part.commit().unwrap();
         }
     }
 }

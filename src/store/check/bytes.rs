@@ -108,7 +108,7 @@ struct Ended {
 }
 
 enum Begun {
-    Hashing(Hashing),
+    Hashing(Box<Hashing>),
     Ended(Ended),
 }
 
@@ -196,7 +196,7 @@ impl Reader<'_> {
 
     fn begin(&self, digest: Digest, buffer: &mut [u8]) -> Begun {
         match self.try_begin(digest, buffer) {
-            Ok(Ok(hashing)) => Begun::Hashing(hashing),
+            Ok(Ok(hashing)) => Begun::Hashing(Box::new(hashing)),
             Ok(Err(outcome)) => Begun::Ended(Ended { digest, outcome: Ok(outcome) }),
             Err(error) => Begun::Ended(Ended { digest, outcome: Err(error) }),
         }
@@ -226,7 +226,7 @@ impl Reader<'_> {
         Ok(Ok(Hashing { digest, file, own, bad, hasher, at: 0 }))
     }
 
-    fn hash_alone(&self, mut hashing: Hashing, buffer: &mut [u8]) -> Ended {
+    fn hash_alone(&self, mut hashing: Box<Hashing>, buffer: &mut [u8]) -> Ended {
         loop {
             let read = self.fill(&hashing.file, &hashing.digest, buffer, hashing.at);
             let len = match read {
@@ -244,9 +244,9 @@ impl Reader<'_> {
     /// Hashes two blobs together, until one of them ends, or both do; what is left of the other.
     fn hash_two(
         &self,
-        both: [Hashing; 2],
+        both: [Box<Hashing>; 2],
         buffers: &mut [Vec<u8>; 2],
-    ) -> (Vec<Ended>, Option<Hashing>) {
+    ) -> (Vec<Ended>, Option<Box<Hashing>>) {
         let [mut one, mut other] = both;
         let [ones, others] = buffers;
         loop {
@@ -275,9 +275,9 @@ impl Reader<'_> {
     }
 
     /// Compares the digest. Where it is the right one, the hashes of the groups are kept.
-    fn end(&self, hashing: Hashing) -> Ended {
+    fn end(&self, hashing: Box<Hashing>) -> Ended {
         let digest = hashing.digest;
-        Ended { digest, outcome: self.judge(hashing) }
+        Ended { digest, outcome: self.judge(*hashing) }
     }
 
     fn judge(&self, hashing: Hashing) -> Result<Outcome> {
