@@ -9,6 +9,7 @@ space again, the operation, a pull of what is missing and a collection succeed. 
 the loop device: without, exits with 77 and says that it did not run.
 """
 
+import errno
 import os
 import random
 import re
@@ -46,9 +47,16 @@ class Disk:
         """Leaves so many blocks."""
         free = os.statvfs(self.path)
         blocks = free.f_bavail * free.f_frsize // BLOCK - left
-        if blocks > 0:
-            with open(os.path.join(self.path, "filler"), "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, blocks * BLOCK)
+        with open(os.path.join(self.path, "filler"), "wb") as file:
+            while blocks > 0:
+                try:
+                    return os.posix_fallocate(file.fileno(), 0, blocks * BLOCK)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    # What is free lies in many pieces, and their list takes blocks too.
+                    blocks -= 1
+        return None
 
     def make_room(self):
         filler = os.path.join(self.path, "filler")
