@@ -225,20 +225,11 @@ fn parse_entry(entry: &RawValue) -> Result<Ref, String> {
 
 /// The name of an entry, of one too that is no descriptor.
 fn name_of(entry: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Entry {
-        annotations: Annotations,
-    }
-    #[derive(Deserialize)]
-    struct Annotations {
-        #[serde(rename = "io.containerd.image.name")]
-        image_name: Option<Value>,
-        #[serde(rename = "org.opencontainers.image.ref.name")]
-        ref_name: Option<Value>,
-    }
-    let Entry { annotations } = serde_json::from_str(entry.get()).ok()?;
-    let names = [annotations.image_name, annotations.ref_name];
-    names.iter().flatten().find_map(|name| Some(name.as_str()?.to_owned()))
+    // Of a key that stands there twice the last counts, as for `parse_entry`.
+    let members: Members = serde_json::from_str(entry.get()).ok()?;
+    let notes: Members = serde_json::from_str(members.get("annotations")?.get()).ok()?;
+    let names = [IMAGE_NAME, REF_NAME].map(|key| notes.get(key));
+    names.into_iter().flatten().find_map(|name| serde_json::from_str(name.get()).ok())
 }
 
 /// A name that is looked for among many entries.
@@ -398,6 +389,22 @@ mod tests {
         let mut index = IndexFile::parse(text).unwrap();
         assert_eq!(index.find("a:1"), None);
         assert!(index.remove("a:1"));
+    }
+
+    /// Found by a fuzzer: the name was there for who lists refs, and not for who sets one.
+    #[test]
+    fn of_a_name_that_stands_there_twice_the_last_counts() {
+        let digest = target("x").digest;
+        let text = format!(
+            r#"{{"manifests":[{{"mediaType":"m/n","digest":"{digest}","size":1,"annotations":
+            {{"io.containerd.image.name":"b:1","io.containerd.image.name":"a:1"}}}}]}}"#
+        );
+        let mut index = IndexFile::parse(text.as_bytes()).unwrap();
+        assert_eq!(names(&index), [Some("a:1".to_owned())]);
+        assert!(index.find("b:1").is_none() && !index.remove("b:1"));
+        index.set("a:1", &target("yy"));
+        assert_eq!(names(&index), [Some("a:1".to_owned())]);
+        assert_eq!(index.find("a:1").unwrap().descriptor.size, 2);
     }
 
     /// Were each key looked for among all before it, this would not end.
