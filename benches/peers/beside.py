@@ -1,4 +1,4 @@
-"""Pulls beside a collection of a store with a million blobs."""
+"""Pulls beside a collection of a large store."""
 
 import os
 import re
@@ -14,12 +14,12 @@ TRACE = re.compile(r"^\d+ +([\d.]+) (flock|close)\((\d+)<(\S+?)>(?:, ([\w|]+)\) 
 
 
 def beside(bench):
-    """A store of 1,000,000 blobs, seven an image, of which a collection removes 100,000, while the large
-    image is pulled into the same store, again and again: its layers are removed before each pull. After as
+    """Of a store of so many blobs, seven an image, a collection removes a tenth, while the large image is pulled into the same store, again and again: its layers are removed before each pull. After as
     many pulls beside the collection come as many alone."""
-    garbage = 100_000 // bench.scale
+    blobs = 1_000_000 // bench.scale
+    garbage = blobs // 10
     root = bench.folder / "million"
-    make_layout(root, (1_000_000 // bench.scale - garbage) // 7, 0)
+    make_layout(root, (blobs - garbage) // 7, 0)
     store = [bench.store, "--root", root, "-q"]
     subprocess.run([*store, "init"], check=True, stdout=subprocess.DEVNULL)
     alone, together, holds, memory = [], [], [], 0
@@ -58,7 +58,7 @@ def beside(bench):
     shutil.rmtree(root)
     p99 = statistics.quantiles(holds, n=100)[98]
     ratio = median(together) / median(alone)
-    return (f"## A collection of 1,000,000 blobs, and pulls beside it\n\n{beside.__doc__}\n\n"
+    return (f"## A collection of {blobs:,} blobs, and pulls beside it\n\n{beside.__doc__}\n\n"
             f"- A pull alone took {median(alone):.3f} s and {median(alone, 'cpu'):.2f} CPU s, beside the "
             f"collection {median(together):.3f} s and {median(together, 'cpu'):.2f} CPU s: {ratio:.2f} times "
             f"as long (medians of {len(alone)} each).\n"

@@ -26,11 +26,8 @@ pub(super) struct Desk {
     result: Result<()>,
     failed: Arc<AtomicBool>,
     done: oneshot::Sender<(Part, Result<()>)>,
-    /// What is in its place and next to be hashed.
+    /// What is in its place and next to be hashed: a few batches at most.
     unhashed: VecDeque<Unhashed>,
-    /// How many bytes that are, and of how many batches.
-    waiting: usize,
-    batches: usize,
 }
 
 struct Unhashed {
@@ -45,15 +42,7 @@ impl Desk {
         failed: Arc<AtomicBool>,
         done: oneshot::Sender<(Part, Result<()>)>,
     ) -> Desk {
-        Desk {
-            part,
-            result: Ok(()),
-            failed,
-            done,
-            unhashed: VecDeque::new(),
-            waiting: 0,
-            batches: 0,
-        }
+        Desk { part, result: Ok(()), failed, done, unhashed: VecDeque::new() }
     }
 
     pub(super) fn note_version(&mut self, version: &Version) {
@@ -65,12 +54,11 @@ impl Desk {
         let pieces: Vec<&[u8]> = batch.chunks.iter().map(|chunk| &chunk[..]).collect();
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         let place = batch.offset..batch.offset + len as u64;
-        let next = self.part.hashed() + self.waiting as u64;
+        let waiting: usize = self.unhashed.iter().map(|it| it.bytes.len()).sum();
+        let next = self.part.hashed() + waiting as u64;
         let new = self.attempt(|part| part.place(place.start, &pieces)).unwrap_or_default();
         // What is not next, or was there in part, is read back in its turn.
         if place.start == next && new == [place] {
-            self.waiting += len;
-            self.batches += 1;
             let mut room = Some(batch.room);
             let last = batch.chunks.len() - 1;
             let with_room = |(n, bytes)| {
@@ -100,7 +88,7 @@ impl Desk {
     /// Hashes until no more than so many batches wait. They keep the room of others, who might be
     /// what they wait for: so it is batches that count, and not their bytes.
     pub(super) fn hash_down_to(&mut self, most: usize) {
-        while self.batches > most
+        while self.batches() > most
             && let Some(first) = self.unhashed.front()
         {
             self.part.hash(&first.bytes);
@@ -108,12 +96,14 @@ impl Desk {
         }
     }
 
+    fn batches(&self) -> usize {
+        self.unhashed.iter().filter(|it| it.room.is_some()).count()
+    }
+
     fn has_hashed(&mut self, len: usize) {
-        self.waiting -= len;
         if let Some(first) = self.unhashed.front_mut() {
             let _ = first.bytes.split_to(len);
             if first.bytes.is_empty() {
-                self.batches -= usize::from(first.room.is_some());
                 self.unhashed.pop_front();
             }
         }
@@ -145,7 +135,6 @@ impl Desk {
         self.result = Err(error);
         // Others need the room. What is not hashed is read back, should anybody go on with the part.
         self.unhashed.clear();
-        (self.waiting, self.batches) = (0, 0);
         None
     }
 }

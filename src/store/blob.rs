@@ -15,10 +15,12 @@ use crate::sys::{self, Map};
 /// It can be read to its end whatever is collected meanwhile: a removed file lives on until it is
 /// closed.
 ///
-/// What is read is compared with what was stored, in pages of 4 KiB of which the hashes are kept: a disk that has changed a byte gives an error, never the byte. Where a blob has no such hashes,
+/// What is read is compared with what was stored, in pages of 4 KiB of which the hashes are kept: a
+/// disk that has changed a byte gives an error, never the byte. Where a blob has no such hashes,
 /// since another tool put it there, the first read reads it whole, compares it with its digest, and
 /// keeps them. A read of a few bytes costs that of their page. This guards against rot. It does not
-/// guard against somebody who can write to the store, who could change the hashes too; against that, [`verify`](Blob::verify) the whole.
+/// guard against somebody who can write to the store, who could change the hashes too; against that,
+/// [`verify`](Blob::verify) the whole.
 #[derive(Debug)]
 pub struct Blob {
     file: File,
@@ -31,7 +33,7 @@ pub struct Blob {
 }
 
 /// What is read of a blob at once to see what it is.
-const PAGE: usize = 4096;
+const FIRST_READ: usize = 4096;
 
 /// A blob's bytes in memory, as [`Blob::map_unverified`] gives them.
 #[derive(Debug)]
@@ -93,7 +95,7 @@ impl Blob {
     /// Whether it may be an index or a manifest that has a member of this name: it has the name
     /// somewhere, or an escape, behind which a name can hide. What is read is compared with nothing.
     pub(crate) fn may_be_document_with(&self, name: &str) -> Result<bool> {
-        let mut first = [0; PAGE];
+        let mut first = [0; FIRST_READ];
         let first = self.begin(&mut first)?;
         if self.len > MAX_DOCUMENT_SIZE || !begins_as_object(first) {
             return Ok(false);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use super::groups::{self, PAGE};
-use super::outboard::{BlobHasher, Outboard, Outboards, SMALL_BLOB};
+use super::outboard::{BlobHasher, Outboards, SMALL_BLOB};
 use super::sums::Sums;
 use super::suspect::Suspects;
 use crate::error::{Error, IoContext, Result};
@@ -121,7 +121,7 @@ impl Guard {
             Against::Digest
         } else {
             match of.outboards.open(of.digest, of.len) {
-                Some(outboard) => Against::sums(outboard, of.len),
+                Some(outboard) => Against::Sums(Sums::new(outboard, of.len)),
                 None => of.renew()?,
             }
         };
@@ -176,12 +176,6 @@ impl Guard {
     }
 }
 
-impl Against {
-    fn sums(outboard: Outboard, len: u64) -> Against {
-        Against::Sums(Sums::new(outboard, len))
-    }
-}
-
 impl Source<'_> {
     fn read_exact(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let what = || format!("the blob {} from byte {offset} on", self.digest);
@@ -206,7 +200,7 @@ impl Source<'_> {
         // If they cannot be kept, as on a full disk, what is there may be what was wrong: the whole was
         // compared once, and that has to do.
         let kept = hasher.keep(self.digest).then(|| self.outboards.open(self.digest, self.len));
-        let sums = |outboard| Against::sums(outboard, self.len);
+        let sums = |outboard| Against::Sums(Sums::new(outboard, self.len));
         Ok(kept.flatten().map_or(Against::Nothing, sums))
     }
 
