@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
+use super::gather::{Gather, Gathered};
 use super::pace::Pace;
 use super::progress::Event;
 use super::pull::Pull;
@@ -20,12 +21,6 @@ use crate::error::{Error, Result};
 use crate::oci::Descriptor;
 use crate::store::{Part, Pulse};
 
-/// Bytes are handed to the writing thread in batches of about this size: two reads of a fast
-/// connection, for whom handing over takes longer than reading.
-const BATCH: usize = 512 * 1024;
-/// And they end where the kernel's pages do, by many of them: of what begins in the midst of a page it
-/// makes small ones.
-const ALIGNED: u64 = 128 * 1024;
 /// A connection that broke after this many bytes was good for something: it does not count against
 /// the retries of its blob.
 const WORTHWHILE: u64 = 1024 * 1024;
@@ -263,7 +258,14 @@ impl Download<'_> {
             if at >= left.end {
                 break Ok(End::Done);
             }
-            match stream.next().await {
+            let Ok(next) = timeout(batch.patience(), stream.next()).await else {
+                // Nothing comes for a while: what came is not to be lost if this process is killed.
+                if !self.hand_over(id, batch.take_all()).await {
+                    return Ok(End::Done);
+                }
+                continue;
+            };
+            match next {
                 None => break Ok(End::Done),
                 Some(Err(error)) => break Err(error),
                 Some(Ok(mut chunk)) => {
@@ -275,7 +277,7 @@ impl Download<'_> {
                     batch.push(chunk);
                 }
             }
-            if batch.len >= BATCH && !self.hand_over(id, &mut batch, ALIGNED).await {
+            if !self.hand_over(id, batch.take_due()).await {
                 return Ok(End::Done);
             }
             if must_yield() {
@@ -285,7 +287,7 @@ impl Download<'_> {
                 break Err(self.too_slow());
             }
         };
-        self.hand_over(id, &mut batch, 1).await;
+        self.hand_over(id, batch.take_all()).await;
         // Read to its very end, a connection can serve the next request.
         if result.is_ok() && batch.end() == self.blob.size {
             let _ = stream.next().await;
@@ -293,11 +295,8 @@ impl Download<'_> {
         result
     }
 
-    /// Gives what has been gathered to the writing thread, up to a multiple of `aligned`; whether
-    /// that still lives.
-    async fn hand_over(&self, id: usize, batch: &mut Gather, aligned: u64) -> bool {
-        let offset = batch.offset;
-        let (chunks, len) = batch.take(aligned);
+    /// Gives bytes to the writing thread; whether that still lives.
+    async fn hand_over(&self, id: usize, Gathered { offset, chunks, len }: Gathered) -> bool {
         if len == 0 {
             return true;
         }
@@ -356,47 +355,6 @@ impl Drop for Flow<'_> {
     }
 }
 
-/// Chunks as they come, until there are enough for the writing thread.
-struct Gather {
-    offset: u64,
-    chunks: Vec<Bytes>,
-    len: usize,
-}
-
-impl Gather {
-    fn at(offset: u64) -> Gather {
-        Gather { offset, chunks: Vec::new(), len: 0 }
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.len += chunk.len();
-            self.chunks.push(chunk);
-        }
-    }
-
-    fn end(&self) -> u64 {
-        self.offset + self.len as u64
-    }
-
-    /// What lies before the last multiple of `aligned`, if that is in the last chunk, else all.
-    fn take(&mut self, aligned: u64) -> (Vec<Bytes>, usize) {
-        let beyond = usize::try_from(self.end() % aligned).unwrap_or(0);
-        let rest = match self.chunks.last_mut() {
-            Some(last) if beyond < last.len() => last.split_off(last.len() - beyond),
-            _ => Bytes::new(),
-        };
-        let rest_len = rest.len();
-        let len = self.len - rest_len;
-        let chunks = std::mem::take(&mut self.chunks);
-        (self.offset, self.len) = (self.offset + len as u64, rest_len);
-        if !rest.is_empty() {
-            self.chunks.push(rest);
-        }
-        (chunks, len)
-    }
-}
-
 /// The bytes of the last while.
 struct Window {
     since: Instant,
@@ -417,30 +375,5 @@ impl Window {
 
     fn is_too_slow(&self, stall: Duration) -> bool {
         self.bytes < LEAST_BYTES && self.since.elapsed() >= stall
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_handed_over_ends_at_a_multiple_where_that_is_in_the_last_chunk() {
-        let mut batch = Gather::at(100);
-        let taken = |batch: &mut Gather, aligned| {
-            let offset = batch.offset;
-            let (chunks, len) = batch.take(aligned);
-            assert_eq!(chunks.iter().map(Bytes::len).sum::<usize>(), len);
-            assert_eq!(batch.offset, offset + len as u64);
-            (offset, len)
-        };
-        batch.push(Bytes::from(vec![1; 1000]));
-        assert_eq!(taken(&mut batch, 512), (100, 924), "up to 1024");
-        assert_eq!(batch.end(), 1100);
-        batch.push(Bytes::from(vec![2; 10]));
-        assert_eq!(taken(&mut batch, 1024), (1024, 86), "the last chunk has no such place");
-        batch.push(Bytes::from(vec![3; 2000]));
-        assert_eq!(taken(&mut batch, 1), (1110, 2000), "the rest");
-        assert_eq!(taken(&mut batch, 512), (3110, 0));
     }
 }

@@ -23,6 +23,7 @@ mod fallback;
 mod foreign;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gather;
 mod http;
 mod link;
 mod listing;
