@@ -107,12 +107,13 @@ def inject(world, point):
         if not log.hit or log.status != 128 + 9:
             return Outcome(False, name)
         problems = [f"at once: {text}" for text in world.check()]
+        # A directory cannot be written anew, and whoever wrote index.json had synced it before: that
+        # which was there, and that which came in its place.
+        lasting = world.inodes(LASTING)
         done, again = world.operate(it)
         if done.returncode not in it.again:
             problems.append(f"again: it ended with {done.returncode}")
-        # A directory cannot be written anew, and whoever wrote index.json had synced it before.
-        lasting = world.inodes(LASTING)
-        problems += synced_once(log.calls + again.calls, lasting)
+        problems += synced_once(log.calls + again.calls, lasting | world.inodes(LASTING))
     else:
         action = "short" if error == "short" else getattr(errno, error)
         done, log = world.operate(it, call, number, action)
