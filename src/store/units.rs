@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// The longest span of time, a thousand years: any longer one is a mistake, and some of those can be
+/// written with one unit and not with another.
+const MAX_DURATION: Duration = Duration::from_secs(365_250 * 24 * 3600);
+
 /// A number of bytes: plain, or with `k`, `M`, `G` or `T` for powers of 1024 (`KiB` and so on are
 /// understood too). Nothing is no size.
 ///
@@ -46,10 +50,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if span.get_years() != 0 || span.get_months() != 0 {
         return Err("months and years have no fixed length: use days or weeks".to_owned());
     }
-    let duration = span
-        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| "the duration is too long".to_owned())?;
-    Duration::try_from(duration).map_err(|_| "a duration cannot be negative".to_owned())
+    let long = || "the duration is too long".to_owned();
+    let duration =
+        span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| long())?;
+    let duration =
+        Duration::try_from(duration).map_err(|_| "a duration cannot be negative".to_owned())?;
+    if duration > MAX_DURATION { Err(long()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -68,12 +74,14 @@ mod tests {
             ("7d", 604_800),
             ("2w", 1_209_600),
             ("2 hours", 7200),
+            ("365250d", MAX_DURATION.as_secs()),
         ];
         for (text, seconds) in cases {
             assert_eq!(parse_duration(text).unwrap(), Duration::from_secs(seconds), "{text}");
         }
-        for text in ["", "30", "-1h", "1h ago", "1y", "3mo", "h", "1x", "PT1H", "1h\n", "99999999w"]
-        {
+        let long = ["99999999w", "544444441h", "365251d"];
+        let wrong = ["", "30", "-1h", "1h ago", "1y", "3mo", "h", "1x", "PT1H", "1h\n"];
+        for text in wrong.into_iter().chain(long) {
             assert!(parse_duration(text).is_err(), "{text:?}: {:?}", parse_duration(text));
         }
     }
