@@ -1,7 +1,5 @@
 //! The sums of an open blob's pages, as they are needed.
 
-use std::collections::HashMap;
-
 use super::groups::{self, GROUP, PAGES, RECORD, Sum};
 use super::outboard::Outboard;
 
@@ -9,7 +7,7 @@ use super::outboard::Outboard;
 const RECORDS: usize = 64;
 /// How many such runs are kept, of 2 KiB each: who reads here and there in less than a GiB has each
 /// read once.
-const RUNS: usize = 1024;
+const KEPT: u64 = 1024;
 
 /// The sums of a blob's pages.
 #[derive(Debug)]
@@ -17,26 +15,41 @@ pub(super) struct Sums {
     outboard: Outboard,
     /// The length of the blob.
     len: u64,
-    runs: HashMap<u64, Box<[Sum]>>,
-    most: usize,
+    /// Each run has one place, which it shares with those that come so many runs later.
+    runs: Vec<Option<Run>>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    n: u64,
+    sums: Box<[Sum]>,
 }
 
 impl Sums {
     pub(super) fn new(outboard: Outboard, len: u64) -> Sums {
-        Sums { outboard, len, runs: HashMap::new(), most: RUNS }
+        Sums::keeping(KEPT, outboard, len)
+    }
+
+    fn keeping(most: u64, outboard: Outboard, len: u64) -> Sums {
+        let all = len.div_ceil((RECORDS * GROUP) as u64);
+        // No more than KEPT, which is a usize.
+        Sums { outboard, len, runs: vec![None; all.min(most) as usize] }
     }
 
     /// The sums from the `n`th page on, some of them; none where they cannot be read.
     pub(super) fn from(&mut self, n: u64) -> &[Sum] {
         let pages = (RECORDS * PAGES) as u64;
         let (run, at) = (n / pages, n % pages);
-        if self.runs.len() == self.most && !self.runs.contains_key(&run) {
-            self.runs.clear();
+        // Less than there are places, whose count is a usize; none where the blob is empty.
+        let place = run.checked_rem(self.runs.len() as u64).unwrap_or(0) as usize;
+        let Some(kept) = self.runs.get_mut(place) else {
+            return &[];
+        };
+        if kept.as_ref().is_none_or(|kept| kept.n != run) {
+            *kept = Some(Run { n: run, sums: read(&self.outboard, self.len, run) });
         }
-        let (outboard, len) = (&self.outboard, self.len);
-        let sums = self.runs.entry(run).or_insert_with(|| read(outboard, len, run));
         // Less than the pages of a run, which is a usize.
-        sums.get(at as usize..).unwrap_or_default()
+        kept.as_ref().and_then(|kept| kept.sums.get(at as usize..)).unwrap_or_default()
     }
 }
 
@@ -64,7 +77,7 @@ mod tests {
     use crate::store::groups::PAGE;
 
     #[test]
-    fn sums_are_read_again_where_too_many_would_be_kept() {
+    fn runs_that_share_a_place_are_read_again() {
         let temp = tempfile::tempdir().unwrap();
         let store = BlobStore::init(temp.path().join("store")).unwrap();
         let bytes: Vec<u8> = (0..3_500_000u32).map(|n| (n.wrapping_mul(n) >> 9) as u8).collect();
@@ -74,13 +87,13 @@ mod tests {
         let pinned = ingest.commit().unwrap();
         let len = bytes.len() as u64;
         let outboard = store.layout().outboards.open(pinned.digest(), len).unwrap();
-        let mut sums = Sums { most: 2, ..Sums::new(outboard, len) };
+        let mut sums = Sums::keeping(2, outboard, len);
         let expected: Vec<_> = bytes.chunks(PAGE).map(groups::sum).collect();
         for n in [0, 300, 0, 600, 854, 0, 255, 256, 511] {
             let found = sums.from(n as u64);
             assert!(!found.is_empty(), "page {n}");
             assert!(found.iter().zip(&expected[n..]).all(|(one, other)| one == other), "{n}");
-            assert!(sums.runs.len() <= 2);
+            assert_eq!(sums.runs.len(), 2);
         }
         assert!(sums.from(860).is_empty(), "there is none");
     }

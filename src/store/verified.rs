@@ -16,6 +16,8 @@ const SLICE: usize = 256 * 1024;
 /// How much is read ahead for somebody who reads small pieces one after the other, and how much at
 /// most where a read does not begin with a page.
 const AHEAD: usize = 64 * 1024;
+/// Up to this length, in bytes, a piece is small: one call for several outweighs that they are copied.
+const SMALL: usize = 16 * 1024;
 /// The whole of a blob is read in pieces of this size.
 const PIECE: usize = 1024 * 1024;
 
@@ -26,6 +28,10 @@ pub(super) struct Guard {
     /// Bytes that were compared, from `start` on.
     window: Vec<u8>,
     start: u64,
+    /// Where the last read ended.
+    next: u64,
+    /// The page in whose middle a read begins.
+    edge: Vec<u8>,
 }
 
 /// What the bytes are compared with.
@@ -55,6 +61,12 @@ pub(super) struct Source<'a> {
 impl Guard {
     /// Fills the buffer from `offset` on, as far as is convenient; 0 only at the end.
     pub(super) fn read(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let read = self.read_from(of, buffer, offset)?;
+        self.next = offset + read as u64;
+        Ok(read)
+    }
+
+    fn read_from(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let left = of.len.saturating_sub(offset);
         // No more than the buffer's length, which is a usize.
         let wanted = left.min(buffer.len() as u64) as usize;
@@ -65,23 +77,23 @@ impl Guard {
             self.ask(of)?;
         }
         if matches!(self.against, Against::Nothing) {
-            of.read_exact(&mut buffer[..wanted], offset)?;
+            of.read_exact(&mut [&mut buffer[..wanted]], offset)?;
             return Ok(wanted);
         }
         if let Some(read) = self.take_from_window(&mut buffer[..wanted], offset) {
             return Ok(read);
         }
         let to_end = wanted as u64 == left;
-        let whole = if to_end { wanted } else { wanted / PAGE * PAGE };
-        if offset.is_multiple_of(PAGE as u64) && whole > 0 {
-            let mut done = 0;
-            for slice in buffer[..whole].chunks_mut(SLICE) {
-                self.compared(of, slice, offset + done)?;
-                done += slice.len() as u64;
-            }
-            return Ok(whole);
+        let reads_on = offset == self.next;
+        // Less than a page.
+        let before = (offset.next_multiple_of(PAGE as u64) - offset) as usize;
+        let has_page = wanted >= before + PAGE || to_end && wanted > before;
+        if has_page && !(reads_on && wanted <= SMALL) {
+            self.read_pages(of, &mut buffer[..wanted], offset, to_end)?;
+            return Ok(wanted);
         }
-        self.fill_window(of, offset, wanted)?;
+        let ahead = if reads_on { AHEAD } else { 0 };
+        self.fill_window(of, offset, wanted.min(AHEAD).max(ahead))?;
         Ok(self.take_from_window(&mut buffer[..wanted], offset).unwrap_or(0))
     }
 
@@ -93,18 +105,58 @@ impl Guard {
         Some(count)
     }
 
-    /// Reads the pages from `offset` on into the window, and more of them for who reads on and on.
-    fn fill_window(&mut self, of: Source<'_>, offset: u64, wanted: usize) -> Result<()> {
+    /// Reads the pages into the window that have these bytes, as far as they are good.
+    fn fill_window(&mut self, of: Source<'_>, offset: u64, len: usize) -> Result<()> {
         let start = offset / PAGE as u64 * PAGE as u64;
-        let is_next = start == self.start + self.window.len() as u64;
         // Less than a page.
         let before = (offset - start) as usize;
-        let touched = (before + wanted.min(AHEAD)).next_multiple_of(PAGE);
-        let room = if is_next { AHEAD } else { touched };
+        let room = (before + len).next_multiple_of(PAGE);
         let mut window = std::mem::take(&mut self.window);
         window.resize((of.len - start).min(room as u64) as usize, 0);
-        self.compared(of, &mut window, start)?;
+        match self.first_bad(of, &mut [&mut window], start)? {
+            None => {}
+            // What nobody has asked for yet is no reason to fail.
+            Some(bad) if bad * PAGE as u64 > offset => {
+                window.truncate((bad * PAGE as u64 - start) as usize);
+            }
+            Some(_) => self.compared(of, &mut [&mut window], start)?,
+        }
         (self.window, self.start) = (window, start);
+        Ok(())
+    }
+
+    /// Fills the buffer, in which one page at least is whole: those that are go straight there, and what
+    /// it has of the pages before and after them by way of a page aside, with the same call.
+    fn read_pages(
+        &mut self,
+        of: Source<'_>,
+        buffer: &mut [u8],
+        offset: u64,
+        to_end: bool,
+    ) -> Result<()> {
+        // Less than a page.
+        let before = (offset.next_multiple_of(PAGE as u64) - offset) as usize;
+        let (first, rest) = buffer.split_at_mut(before);
+        let whole = if to_end { rest.len() } else { rest.len() / PAGE * PAGE };
+        let (pages, last) = rest.split_at_mut(whole);
+        let (mut edge, mut window) =
+            (std::mem::take(&mut self.edge), std::mem::take(&mut self.window));
+        edge.resize(if before > 0 { PAGE } else { 0 }, 0);
+        let end = offset + (before + whole) as u64;
+        let after = if last.is_empty() { 0 } else { (of.len - end).min(PAGE as u64) as usize };
+        window.resize(after, 0);
+        let mut at = offset - offset % PAGE as u64;
+        let mut slices = pages.chunks_mut(SLICE).peekable();
+        let mut head = &mut edge[..];
+        while let Some(slice) = slices.next() {
+            let tail = if slices.peek().is_none() { &mut window[..] } else { &mut [] };
+            let mut pieces = [std::mem::take(&mut head), slice, tail];
+            self.compared(of, &mut pieces, at)?;
+            at += pieces[..2].iter().map(|piece| piece.len() as u64).sum::<u64>();
+        }
+        first.copy_from_slice(&edge[edge.len() - before..]);
+        last.copy_from_slice(&window[..last.len()]);
+        (self.window, self.start, self.edge) = (window, end, edge);
         Ok(())
     }
 
@@ -115,7 +167,7 @@ impl Guard {
         } else if of.len <= SMALL_BLOB {
             // At most 64 KiB.
             let mut window = vec![0; of.len as usize];
-            of.read_exact(&mut window, 0)?;
+            of.read_exact(&mut [&mut window], 0)?;
             of.is_digest(of.digest.algorithm().digest(&window))?;
             (self.window, self.start) = (window, 0);
             Against::Digest
@@ -128,13 +180,22 @@ impl Guard {
         Ok(())
     }
 
-    /// Reads whole pages and compares them. After an error the buffer has no byte that is wrong.
-    fn compared(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.compare_or_renew(of, buffer, offset).inspect_err(|_| buffer.fill(0))
+    /// Reads pieces of whole pages and compares them. After an error they have no byte that is wrong.
+    fn compared(&mut self, of: Source<'_>, pieces: &mut [&mut [u8]], offset: u64) -> Result<()> {
+        let outcome = self.compare_or_renew(of, pieces, offset);
+        if outcome.is_err() {
+            pieces.iter_mut().for_each(|piece| piece.fill(0));
+        }
+        outcome
     }
 
-    fn compare_or_renew(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let Some(bad) = self.first_bad(of, buffer, offset)? else {
+    fn compare_or_renew(
+        &mut self,
+        of: Source<'_>,
+        pieces: &mut [&mut [u8]],
+        offset: u64,
+    ) -> Result<()> {
+        let Some(bad) = self.first_bad(of, pieces, offset)? else {
             return Ok(());
         };
         // The sums may be what is wrong: they are derived, and nothing syncs them.
@@ -143,13 +204,18 @@ impl Guard {
             other => other,
         })?;
         // The blob is whole on disk, then. If it is not here, something between is at fault.
-        self.first_bad(of, buffer, offset)?.map_or(Ok(()), |bad| Err(of.corrupt(bad)))
+        self.first_bad(of, pieces, offset)?.map_or(Ok(()), |bad| Err(of.corrupt(bad)))
     }
 
     /// Reads whole pages; the number of the first that is not what it was, if there is one.
-    fn first_bad(&mut self, of: Source<'_>, buffer: &mut [u8], offset: u64) -> Result<Option<u64>> {
+    fn first_bad(
+        &mut self,
+        of: Source<'_>,
+        pieces: &mut [&mut [u8]],
+        offset: u64,
+    ) -> Result<Option<u64>> {
         let mut n = offset / PAGE as u64;
-        match of.read_exact(buffer, offset) {
+        match of.read_exact(pieces, offset) {
             // Shorter than when it was opened.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
                 return Ok(Some(n));
@@ -159,17 +225,19 @@ impl Guard {
         let Against::Sums(sums) = &mut self.against else {
             return Ok(None);
         };
-        let mut pages = buffer.chunks(PAGE).peekable();
-        while pages.peek().is_some() {
-            let kept = sums.from(n);
-            if kept.is_empty() {
-                return Ok(Some(n));
-            }
-            for (kept, page) in kept.iter().zip(&mut pages) {
-                if groups::sum(page) != *kept {
+        for piece in pieces {
+            let mut pages = piece.chunks(PAGE).peekable();
+            while pages.peek().is_some() {
+                let kept = sums.from(n);
+                if kept.is_empty() {
                     return Ok(Some(n));
                 }
-                n += 1;
+                for (kept, page) in kept.iter().zip(&mut pages) {
+                    if groups::sum(page) != *kept {
+                        return Ok(Some(n));
+                    }
+                    n += 1;
+                }
             }
         }
         Ok(None)
@@ -177,9 +245,13 @@ impl Guard {
 }
 
 impl Source<'_> {
-    fn read_exact(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+    fn read_exact(&self, pieces: &mut [&mut [u8]], offset: u64) -> Result<()> {
         let what = || format!("the blob {} from byte {offset} on", self.digest);
-        sys::read_at(self.file, buffer, offset).or_else(|error| Err(error).context("read", what()))
+        let read = match pieces {
+            [piece] | [[], piece, []] => sys::read_at(self.file, piece, offset),
+            pieces => sys::read_pieces_at(self.file, pieces, offset),
+        };
+        read.or_else(|error| Err(error).context("read", what()))
     }
 
     /// Compares the whole with its digest, and keeps the hashes of its groups.

@@ -28,8 +28,8 @@ pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
 pub(crate) use sha256::Sha256;
 pub(crate) use sync::{
-    append, empty, is_bad_disk, is_link, preallocate, read_at, read_some_at, set_mode, set_time,
-    start_writeback, sync_data, sync_together, write_at, write_pieces_at,
+    append, empty, is_bad_disk, is_link, preallocate, read_at, read_pieces_at, read_some_at,
+    set_mode, set_time, start_writeback, sync_data, sync_together, write_at, write_pieces_at,
 };
 #[cfg(feature = "fetch")]
 pub(crate) use user_file::{change_user_file, read_user_file};

@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{ErrorKind, IoSlice, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -128,6 +128,30 @@ pub(crate) fn is_link(error: &std::io::Error) -> bool {
 /// Fills a buffer from a place of a file.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], start: u64) -> std::io::Result<()> {
     file.read_exact_at(bytes, start)
+}
+
+/// Fills pieces one after the other from a place of a file, with one call where the kernel can.
+pub(crate) fn read_pieces_at(
+    file: &File,
+    pieces: &mut [&mut [u8]],
+    mut start: u64,
+) -> std::io::Result<()> {
+    let filled = pieces.iter_mut().filter(|piece| !piece.is_empty());
+    let mut slices: Vec<_> = filled.map(|piece| IoSliceMut::new(piece)).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let most = rest.len().min(MOST_PIECES);
+        match rustix::io::preadv(file, &mut rest[..most], start) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            read => {
+                let read = read?;
+                start += read as u64;
+                IoSliceMut::advance_slices(&mut rest, read);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads from a place of a file what one call gives; 0 at its end.
