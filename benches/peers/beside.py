@@ -8,14 +8,15 @@ import subprocess
 
 import pulls
 from local import make_layout, more_garbage
-from measure import median, timed
+from measure import mebibytes, median, peak_of, timed
 
-TRACE = re.compile(r"^\d+ +([\d.]+) (flock|close)\((\d+)<(\S+?)>(?:, ([\w|]+)\) += 0$)?")
+SHUT = re.compile(r"the gate was shut microseconds=(\d+)")
 
 
 def beside(bench):
-    """Of a store of so many blobs, seven an image, a collection removes a tenth, while the large image is pulled into the same store, again and again: its layers are removed before each pull. After as
-    many pulls beside the collection come as many alone."""
+    """Of a store of so many blobs, seven an image, a collection removes a tenth, while the large image is
+    pulled into the same store, again and again: its layers are removed before each pull. After as many
+    pulls beside the collection come as many alone."""
     blobs = 1_000_000 // bench.scale
     garbage = blobs // 10
     root = bench.folder / "million"
@@ -36,23 +37,20 @@ def beside(bench):
         pull()
         for number in range(bench.rounds(5)):
             more_garbage(root, garbage, number)
-            trace = bench.folder / "trace"
-            command = [*store, "gc", "--grace", "0s"]
-            process = subprocess.Popen(
-                ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-ttt", "-o", trace, "-e",
-                 "trace=flock,close", *command], stdin=subprocess.DEVNULL)
+            log, said = bench.folder / "log", bench.folder / "memory"
+            gc = [bench.store, "--root", root, "-vv", "gc", "--grace", "0s"]
+            process = subprocess.Popen([*peak_of(said), *gc], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=log.open("w"))
             during = []
             while is_running(process):
                 taken = pull()
                 # One that the collection did not last for counts for neither.
                 if is_running(process):
                     during.append(taken)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
+            if process.wait() != 0:
                 raise SystemExit(f"the collection: exit code {process.returncode}")
-            memory = max(memory, usage.ru_maxrss / 1024)
-            holds += gate_holds(trace)
+            memory = max(memory, mebibytes(said.open()))
+            holds += gate_holds(log)
             together += during
             alone += [pull() for _ in during]
     shutil.rmtree(root)
@@ -63,8 +61,7 @@ def beside(bench):
             f"collection {median(together):.3f} s and {median(together, 'cpu'):.2f} CPU s: {ratio:.2f} times "
             f"as long (medians of {len(alone)} each).\n"
             f"- The gate was shut {len(holds):,} times, for {1000 * statistics.median(holds):.1f} ms (median), "
-            f"{1000 * p99:.1f} ms (p99), {1000 * max(holds):.1f} ms at most, by the system calls of the "
-            f"collection.\n"
+            f"{1000 * p99:.1f} ms (p99), {1000 * max(holds):.1f} ms at most.\n"
             f"- The collection took {memory:.0f} MiB at most.\n", {})
 
 
@@ -81,17 +78,6 @@ def is_running(process):
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def gate_holds(trace):
-    """How long the gate was shut each time, in seconds: from the call that locked it to the close."""
-    since, holds = {}, []
-    for line in trace.read_text().splitlines():
-        if not (found := TRACE.match(line)):
-            continue
-        moment, call, file, path, how = found.groups()
-        if not path.endswith("/locks/gate"):
-            continue
-        if call == "flock" and (how or "").startswith("LOCK_EX"):
-            since[file] = float(moment)
-        elif call == "close" and file in since:
-            holds.append(float(moment) - since.pop(file))
-    return holds
+def gate_holds(log):
+    """How long the gate was shut each time, in seconds, as the collection says."""
+    return [int(found[1]) / 1e6 for line in log.open() if (found := SHUT.search(line))]

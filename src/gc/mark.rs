@@ -10,7 +10,7 @@ use crate::store::{BlobStore, Ref};
 
 /// How many targets of refs are read at a time, by all threads together: what they are made of is
 /// in memory until it is marked.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 512;
 
 /// What keeps a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl<'a> Marker<'a> {
     pub(super) fn mark_refs(&mut self, roots: &[Ref]) -> Result<()> {
         for roots in roots.chunks(AT_ONCE) {
             let this = &*self;
-            let read = threads::map(roots, |root| this.read_root(root));
+            let read = threads::map_giving_way(roots, |root| this.read_root(root));
             for (root, children) in roots.iter().zip(read) {
                 let Ref { name, descriptor } = root;
                 let digest = descriptor.digest;

@@ -24,7 +24,8 @@ pub(super) fn find(store: &BlobStore, marker: &mut Marker<'_>) -> Result<()> {
                 break;
             }
             let known = &*marker;
-            let found = threads::map(&some, |name| look_into(store, known, algorithm, name));
+            let found =
+                threads::map_giving_way(&some, |name| look_into(store, known, algorithm, name));
             for referrer in found {
                 if let Some((digest, subject)) = referrer? {
                     marker.mark_referrer(digest, subject)?;

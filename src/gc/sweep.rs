@@ -8,12 +8,21 @@ use crate::oci::{Algorithm, Digest};
 use crate::store::{Layout, collector, gate};
 use crate::sys::{Dir, Meta};
 
+/// How many names are looked at together.
+const LISTED: usize = 8192;
 /// How many candidates are gathered before the gate is shut for them. It is shut again for what is
 /// left of them when `SHUT` is over.
 const BATCH: usize = 1024;
 /// How long the gate stays shut at a time, and then as long as the last unlink takes. Who wants to
 /// pin waits that long, and a disk that is slow or busy makes no difference to it.
-const SHUT: Duration = Duration::from_millis(5);
+const SHUT: Duration = Duration::from_millis(1);
+/// How many times as long it then stays open at least, where processors are busy: the collection has no
+/// more than a small part of what pulls run on.
+const OPEN: u32 = 10;
+/// How long it stays open at most.
+const LONGEST_OPEN: Duration = Duration::from_millis(100);
+/// The same where there are no leases, so that nobody is about to pin.
+const SHUT_ALONE: Duration = Duration::from_millis(8);
 /// From this length on, in bytes, unlinking a blob takes long enough to be done outside the gate.
 const LARGE: u64 = 1024 * 1024;
 /// After this time nobody is still writing to a temporary file.
@@ -44,12 +53,14 @@ impl Cycle<'_> {
             let mut batch = Vec::with_capacity(BATCH);
             let mut names = dir.names()?;
             loop {
-                let some = names.by_ref().take(BATCH).collect::<Result<Vec<_>>>()?;
+                let some = names.by_ref().take(LISTED).collect::<Result<Vec<_>>>()?;
                 if some.is_empty() {
                     break;
                 }
                 let marker = &self.marker;
-                let found = threads::map(&some, |name| Found::look(algorithm, dir, name, marker));
+                let found = threads::map_giving_way(&some, |name| {
+                    Found::look(algorithm, dir, name, marker)
+                });
                 self.sort_out(dir, some.iter().zip(found), &mut batch)?;
             }
             self.remove(&mut batch)?;
@@ -120,16 +131,19 @@ impl Cycle<'_> {
         }
         while !batch.is_empty() {
             let gate = gate::shut(&self.layout.locks)?;
+            let shut = Instant::now();
             self.mark_new_pins()?;
             let before = batch.len();
             batch.retain(|candidate| self.marker.keeper(&candidate.digest).is_none());
             self.report.kept_leased += (before - batch.len()) as u64;
-            let fates = remove_in_time(self.layout, batch);
+            let time = if self.leases.found_any() { SHUT } else { SHUT_ALONE };
+            let fates = remove_in_time(self.layout, batch, time);
             drop(gate);
+            let shut = shut.elapsed();
+            tracing::debug!(microseconds = shut.as_micros(), "the gate was shut");
             self.settle(batch, fates)?;
-            if !batch.is_empty() {
-                // A lock has no queue: who waits for the gate has to find it open.
-                std::thread::sleep(Duration::from_millis(1));
+            if self.leases.found_any() {
+                stay_open(shut);
             }
         }
         Ok(())
@@ -238,11 +252,20 @@ enum Fate {
     Later,
 }
 
+/// Lets others pass the gate, and do what they want to, after it was shut for so long.
+fn stay_open(shut: Duration) {
+    // A lock has no queue: who waits for the gate has to find it open.
+    std::thread::sleep(Duration::from_millis(1));
+    if !threads::is_idle() {
+        std::thread::sleep((OPEN * shut).min(LONGEST_OPEN));
+    }
+}
+
 /// Removes candidates under the shut gate, at least one and as many as there is time for.
-fn remove_in_time(layout: &Layout, batch: &[Candidate]) -> Vec<Result<Fate>> {
+fn remove_in_time(layout: &Layout, batch: &[Candidate], time: Duration) -> Vec<Result<Fate>> {
     let (shut, begun) = (Instant::now(), AtomicBool::new(false));
     threads::map(batch, |candidate| {
-        if shut.elapsed() > SHUT && begun.swap(true, Ordering::Relaxed) {
+        if shut.elapsed() > time && begun.swap(true, Ordering::Relaxed) {
             return Ok(Fate::Later);
         }
         begun.store(true, Ordering::Relaxed);

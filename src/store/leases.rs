@@ -58,6 +58,7 @@ pub(crate) enum Pin {
 #[derive(Debug, Default)]
 pub(crate) struct LeaseReader {
     offsets: HashMap<String, u64>,
+    found: usize,
 }
 
 impl LeaseReader {
@@ -67,8 +68,10 @@ impl LeaseReader {
     /// all that keeps the blobs of a ref that was not there when the refs were read.
     pub(crate) fn new_pins(&mut self, layout: &Layout) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
+        self.found = 0;
         for name in names(layout)? {
             let name = name?;
+            self.found += 1;
             let offset = self.offsets.get(&name).copied().unwrap_or(0);
             let Some(file) = layout.leases.open_file(&name)? else {
                 continue;
@@ -82,6 +85,11 @@ impl LeaseReader {
             self.offsets.insert(name, offset + taken);
         }
         Ok(pins)
+    }
+
+    /// Whether there was a lease the last time, be it one that has ended.
+    pub(crate) fn found_any(&self) -> bool {
+        self.found > 0
     }
 }
 

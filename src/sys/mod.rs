@@ -44,3 +44,12 @@ pub(crate) fn random_name() -> std::io::Result<String> {
     }
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
+
+/// Lets others run before this thread, for good: it cannot take that back. Linux alone has priorities of
+/// threads; elsewhere it goes on as it was.
+pub(crate) fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "a thread does not give way");
+    }
+}
