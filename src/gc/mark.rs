@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::store::leases::Pin;
 use crate::store::reading::{self, Found, Reading};
-use crate::store::{BlobStore, Ref};
+use crate::store::roots::Root;
+use crate::store::{BlobStore, refs};
 
 /// How many targets of refs are read at a time, by all threads together: what they are made of is
 /// in memory until it is marked.
@@ -36,8 +37,22 @@ pub(super) struct Marker<'a> {
 #[derive(Debug, Default)]
 struct Marked {
     live: Live,
-    /// The documents whose children were marked. Whole digests: a collision here would lose blobs.
-    documents: HashSet<Digest>,
+    documents: Documents,
+}
+
+/// The documents whose children were marked, by 32 bytes of each hash: all, or half of SHA-512. Fewer
+/// might be made to collide, and a collision here would lose blobs.
+#[derive(Debug, Default)]
+struct Documents(HashSet<[u8; 32]>);
+
+impl Documents {
+    fn insert(&mut self, digest: &Digest) {
+        self.0.extend(digest.as_bytes().first_chunk());
+    }
+
+    fn contains(&self, digest: &Digest) -> bool {
+        digest.as_bytes().first_chunk().is_some_and(|hash| self.0.contains(hash))
+    }
 }
 
 /// A blob that is about to be marked, and how it is read.
@@ -82,20 +97,16 @@ impl<'a> Marker<'a> {
     /// and what it led to is unknown.
     ///
     /// The targets are read and parsed on a few threads, which is most of the work of marking.
-    pub(super) fn mark_refs(&mut self, roots: &[Ref]) -> Result<()> {
+    pub(super) fn mark_refs(&mut self, roots: &[Root]) -> Result<()> {
         for roots in roots.chunks(AT_ONCE) {
             let this = &*self;
             let read = threads::map_giving_way(roots, |root| this.read_root(root));
             for (root, children) in roots.iter().zip(read) {
-                let Ref { name, descriptor } = root;
-                let digest = descriptor.digest;
                 let mut work = Vec::new();
-                let found = children.map(|read| self.enter(Keeper::Ref, digest, read, &mut work));
+                let found =
+                    children.map(|read| self.enter(Keeper::Ref, root.digest, read, &mut work));
                 found.and_then(|()| self.mark(Keeper::Ref, work)).map_err(|source| {
-                    let root = match name {
-                        Some(name) => format!("the ref {name:?}"),
-                        None => format!("the unnamed ref to {digest}"),
-                    };
+                    let root = self.ref_to(&root.digest);
                     Error::UnreadableRoot { root, source: Box::new(source) }
                 })?;
             }
@@ -104,14 +115,25 @@ impl<'a> Marker<'a> {
         Ok(())
     }
 
-    fn read_root(&self, root: &Ref) -> Result<Content> {
-        let Descriptor { digest, media_type, .. } = &root.descriptor;
+    fn read_root(&self, root: &Root) -> Result<Content> {
+        let Root { digest, media_type } = root;
         if self.by_refs.documents.contains(digest) {
             return Ok(Content::Leaf);
         }
         match self.read(digest, &Reading::of_root(media_type))? {
             Content::Absent => Err(Error::BlobNotFound { digest: *digest }),
             content => Ok(content),
+        }
+    }
+
+    /// Which ref an error is about. Only asked when there is one, so it may take its time.
+    fn ref_to(&self, digest: &Digest) -> String {
+        let refs = refs::read(self.store.layout()).unwrap_or_default();
+        let name =
+            refs.into_iter().find(|it| it.descriptor.digest == *digest).and_then(|it| it.name);
+        match name {
+            Some(name) => format!("the ref {name:?}"),
+            None => format!("the unnamed ref to {digest}"),
         }
     }
 
@@ -167,7 +189,7 @@ impl<'a> Marker<'a> {
         let marked = self.marked(keeper);
         marked.live.insert(&digest);
         if let Content::Parent(children) = content {
-            marked.documents.insert(digest);
+            marked.documents.insert(&digest);
             work.extend(children);
         }
         let referrers = self.referrers.remove(&digest).unwrap_or_default();

@@ -12,11 +12,15 @@ use super::lease_record::{self, Record};
 use super::origins::{self, Record as Origin};
 use super::ranges::Ranges;
 use super::units::{parse_duration, parse_size};
-use super::{line, part_state, refs_copy, space, suspect};
+use super::{line, part_state, refs_copy, roots, space, suspect};
 use crate::oci::{Algorithm, Descriptor, Digest, MediaType, Reference};
 
 /// `index.json`: what is set is found again, and what was there stays.
 pub(crate) fn index_json(bytes: &[u8]) {
+    let refs = IndexFile::parse(bytes).and_then(|index| index.refs()).ok();
+    let roots = roots::parse(bytes).ok().map(|all| all.into_iter().map(|it| it.digest).collect());
+    let targets = refs.map(|all| all.iter().map(|it| it.descriptor.digest).collect::<Vec<_>>());
+    assert_eq!(roots, targets, "a collection knows the targets of all refs");
     let Ok(mut index) = IndexFile::parse(bytes) else {
         return;
     };

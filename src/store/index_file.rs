@@ -50,7 +50,7 @@ pub(crate) struct IndexFile {
     entries: Vec<Box<RawValue>>,
 }
 
-const MANIFESTS: &str = "manifests";
+pub(super) const MANIFESTS: &str = "manifests";
 
 /// An object of which nothing but the names is read: numbers above all lose digits when they are.
 type Members = IndexMap<String, Box<RawValue>>;
@@ -216,7 +216,7 @@ impl Serialize for IndexFile {
     }
 }
 
-fn parse_entry(entry: &RawValue) -> Result<Ref, String> {
+pub(super) fn parse_entry(entry: &RawValue) -> Result<Ref, String> {
     let descriptor: Descriptor = serde_json::from_str(entry.get())
         .map_err(|error| format!("an entry is no descriptor: {error}"))?;
     let name = [IMAGE_NAME, REF_NAME].iter().find_map(|key| descriptor.annotations.get(*key));

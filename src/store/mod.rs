@@ -58,6 +58,7 @@ mod recover;
 pub(crate) mod refs;
 mod refs_copy;
 mod repair;
+pub(crate) mod roots;
 mod seed;
 pub(crate) mod space;
 mod sums;

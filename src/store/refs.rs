@@ -9,6 +9,7 @@ use super::index_file::{IndexFile, Ref};
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use super::refs_copy::{self, RefsCopy};
+use super::roots::{self, Root};
 use super::{present, recover, used};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest};
@@ -32,17 +33,17 @@ pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
     Ok(read_index(layout)?.1.known_refs())
 }
 
-/// Reads `index.json` and makes what was read survive a power cut: the collector must not delete
+/// Reads the targets of the refs and makes what was read survive a power cut: the collector must not delete
 /// what a ref would name again after one.
 ///
 /// In this order. Had a ref been removed between a sync and a read, its removal would be believed
 /// and not be durable. That what is synced may be newer than what was read does no harm: a ref that
 /// it adds is pinned by its lease.
-pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Ref>> {
-    let refs = read(layout)?;
+pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Root>> {
+    let roots = roots::read(layout)?;
     sync_index(layout)?;
     layout.root.sync()?;
-    Ok(refs)
+    Ok(roots)
 }
 
 /// Makes the bytes of `index.json` durable: another tool may have written it and synced nothing.
@@ -308,8 +309,8 @@ fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
 /// and be told of success.
 pub(crate) fn renew_copy(layout: &Layout) -> Result<()> {
     let renew = || {
-        let is_same = |bytes: &[u8]| refs_copy::is_of(layout, bytes);
-        if is_same(&read_index(layout)?.0) {
+        let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?;
+        if bytes.is_some_and(|bytes| refs_copy::is_of(layout, &bytes)) {
             return Ok(());
         }
         let _lock = lock(layout)?;
@@ -351,7 +352,7 @@ impl ParsedIndex {
     }
 }
 
-fn damaged(layout: &Layout, reason: String) -> Error {
+pub(super) fn damaged(layout: &Layout, reason: String) -> Error {
     let hint = "`store check --repair` rebuilds it, and nothing is collected before";
     Error::Damaged { path: layout.root.path_of("index.json"), reason: format!("{reason}; {hint}") }
 }
