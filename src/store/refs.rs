@@ -309,12 +309,11 @@ fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
 /// and be told of success.
 pub(crate) fn renew_copy(layout: &Layout) -> Result<()> {
     let renew = || {
-        let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?;
-        if bytes.is_some_and(|bytes| refs_copy::is_of(layout, &bytes)) {
+        if refs_copy::is_of(layout, &roots::read_text(layout)?) {
             return Ok(());
         }
         let _lock = lock(layout)?;
-        keep_copy(layout, &read_index(layout)?.0)
+        keep_copy(layout, &roots::read_text(layout)?)
     };
     if let Err(error) = renew() {
         tracing::warn!(%error, "the copy of index.json is not renewed");

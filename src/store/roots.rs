@@ -25,9 +25,21 @@ pub(crate) struct Root {
 /// Reads the targets of all refs, unnamed entries too, in their order. One that is not understood is an
 /// error.
 pub(super) fn read(layout: &Layout) -> Result<Vec<Root>> {
-    let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?
-        .ok_or_else(|| damaged(layout, "it is missing".to_owned()))?;
-    parse(&bytes).map_err(|reason| damaged(layout, reason))
+    parse(&read_bytes(layout)?).map_err(|reason| damaged(layout, reason))
+}
+
+/// The bytes of an `index.json` whose entries can be found, be they understood or not.
+pub(super) fn read_text(layout: &Layout) -> Result<Vec<u8>> {
+    let bytes = read_bytes(layout)?;
+    match entries(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(reason) => Err(damaged(layout, reason)),
+    }
+}
+
+fn read_bytes(layout: &Layout) -> Result<Vec<u8>> {
+    read_small(&layout.root, "index.json", MAX_INDEX)?
+        .ok_or_else(|| damaged(layout, "it is missing".to_owned()))
 }
 
 /// The same of the bytes of `index.json`.
@@ -53,6 +65,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Root>, String> {
 }
 
 /// Finds where the entries are, and copies none.
+fn entries(bytes: &[u8]) -> Result<Vec<&RawValue>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let entries = deserializer.deserialize_map(EntriesVisitor);
+    let entries = entries.and_then(|found| deserializer.end().map(|()| found));
+    entries.map_err(|error| error.to_string())
+}
+
 struct EntriesVisitor;
 
 impl<'de> Visitor<'de> for EntriesVisitor {
