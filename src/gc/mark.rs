@@ -11,7 +11,7 @@ use crate::store::{BlobStore, refs};
 
 /// How many targets of refs are read at a time, by all threads together: what they are made of is
 /// in memory until it is marked.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 1024;
 
 /// What keeps a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,9 @@ const MOST: usize = 4;
 /// Fewer calls than these are over before a thread has begun.
 const FEWEST: usize = 32;
 
+/// Fewer calls than these are over, a millisecond or two, before a thread that gives way has begun where others
+/// are busy.
+const FEWEST_GIVING_WAY: usize = 1024;
 /// How long others can keep the processors before the collection goes on all the same: a machine that
 /// is never idle is not to keep its garbage.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -53,6 +56,9 @@ pub(super) fn map_giving_way<T: Sync, R: Send + Sync>(
     items: &[T],
     work: impl Fn(&T) -> R + Sync,
 ) -> Vec<R> {
+    if items.len() < FEWEST_GIVING_WAY {
+        return map(items, work);
+    }
     let chunks: Vec<(&[T], OnceLock<Vec<R>>)> =
         items.chunks(FEWEST).map(|chunk| (chunk, OnceLock::new())).collect();
     let next = AtomicUsize::new(0);
@@ -105,7 +111,7 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_items() {
-        for count in [0, 1, FEWEST, 2 * FEWEST, 1000, 1001] {
+        for count in [0, 1, FEWEST, 2 * FEWEST, 1000, 1001, FEWEST_GIVING_WAY, 10_001] {
             let items: Vec<usize> = (0..count).collect();
             let expected: Vec<_> = (1..=count).collect();
             assert_eq!(map(&items, |n| n + 1), expected, "{count} items");
