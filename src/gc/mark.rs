@@ -7,7 +7,7 @@ use crate::oci::{Descriptor, Digest, Document};
 use crate::store::leases::Pin;
 use crate::store::reading::{self, Found, Reading};
 use crate::store::roots::Root;
-use crate::store::{BlobStore, refs};
+use crate::store::{BlobStore, Ref, refs};
 
 /// How many targets of refs are read at a time, by all threads together: what they are made of is
 /// in memory until it is marked.
@@ -106,7 +106,7 @@ impl<'a> Marker<'a> {
                 let found =
                     children.map(|read| self.enter(Keeper::Ref, root.digest, read, &mut work));
                 found.and_then(|()| self.mark(Keeper::Ref, work)).map_err(|source| {
-                    let root = self.ref_to(&root.digest);
+                    let root = self.ref_to(root);
                     Error::UnreadableRoot { root, source: Box::new(source) }
                 })?;
             }
@@ -127,13 +127,15 @@ impl<'a> Marker<'a> {
     }
 
     /// Which ref an error is about. Only asked when there is one, so it may take its time.
-    fn ref_to(&self, digest: &Digest) -> String {
-        let refs = refs::read(self.store.layout()).unwrap_or_default();
-        let name =
-            refs.into_iter().find(|it| it.descriptor.digest == *digest).and_then(|it| it.name);
-        match name {
-            Some(name) => format!("the ref {name:?}"),
-            None => format!("the unnamed ref to {digest}"),
+    fn ref_to(&self, Root { digest, media_type }: &Root) -> String {
+        let is_it =
+            |it: &Ref| it.descriptor.digest == *digest && it.descriptor.media_type == **media_type;
+        let refs = refs::read(self.store.layout());
+        match refs.ok().and_then(|refs| refs.into_iter().find(is_it)).map(|it| it.name) {
+            Some(Some(name)) => format!("the ref {name:?}"),
+            Some(None) => format!("the unnamed ref to {digest}"),
+            // It was removed meanwhile, or cannot be read any more.
+            None => format!("a ref to {digest}"),
         }
     }
 

@@ -16,13 +16,13 @@ const BATCH: usize = 1024;
 /// How long the gate stays shut at a time, and then as long as the last unlink takes. Who wants to
 /// pin waits that long, and a disk that is slow or busy makes no difference to it.
 const SHUT: Duration = Duration::from_millis(1);
-/// How many times as long it then stays open at least, where processors are busy: the collection has no
-/// more than a small part of what pulls run on.
-const OPEN: u32 = 10;
-/// How long it stays open at most.
-const LONGEST_OPEN: Duration = Duration::from_millis(100);
 /// The same where there are no leases, so that nobody is about to pin.
 const SHUT_ALONE: Duration = Duration::from_millis(8);
+/// How many times as long it then stays open, where there are leases and processors are busy: the
+/// collection has no more than a small part of what pulls run on.
+const OPEN: u32 = 10;
+/// How long it is kept open at most.
+const LONGEST_OPEN: Duration = Duration::from_millis(100);
 /// From this length on, in bytes, unlinking a blob takes long enough to be done outside the gate.
 const LARGE: u64 = 1024 * 1024;
 /// After this time nobody is still writing to a temporary file.
