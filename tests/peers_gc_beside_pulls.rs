@@ -224,6 +224,51 @@ fn collections_beside_pulls_lose_nothing_for_a_minute() {
     store.assert_sound();
 }
 
+/// Under the shut gate everybody waits, and a lease of somebody who ends beside a collection stays until it
+/// is over: there may be hundreds.
+#[test]
+#[ignore = "needs strace: run ./tests/all"]
+fn a_lease_that_has_not_grown_is_not_read_again_each_time_the_gate_is_shut() {
+    const LEASES: usize = 20;
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::at(temp.path().join("store"));
+    let put = |n: usize| {
+        let file = temp.path().join("file");
+        std::fs::write(&file, n.to_string()).unwrap();
+        store.run(&["blob", "put", file.to_str().unwrap()]).trim().to_owned()
+    };
+    let leased = put(0);
+    (1..=50).for_each(|n| drop(put(n)));
+    for _ in 0..LEASES {
+        store.run(&["lease", "add", "--ttl", "1h", &leased]);
+    }
+    let trace = temp.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-f", "-e", "trace=openat,openat2,unlinkat", "-o"]).arg(&trace);
+    // So that there is time for one blob only whenever it is shut.
+    command.args(["-e", "inject=unlinkat:delay_enter=20000"]);
+    must(
+        command
+            .arg(env!("CARGO_BIN_EXE_store"))
+            .arg("--root")
+            .arg(store.root())
+            .args(["--json", "gc", "--grace", "0s"]),
+    );
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let opened = |what: &str| {
+        trace.lines().filter(|line| line.contains("open") && line.contains(what)).count()
+    };
+    let shut = opened("\"gate\"");
+    assert!(shut > 10, "the gate was shut {shut} times\n{trace}");
+    for lease in std::fs::read_dir(store.root().join(".layerstore/leases")).unwrap() {
+        let name = lease.unwrap().file_name().into_string().unwrap();
+        let times = opened(&name);
+        // To see whether it has ended, what it pins, and whether anything can still be added.
+        assert_eq!(times, 3, "{name} was opened {times} times, and the gate shut {shut} times");
+    }
+    assert_eq!(store.blobs().len(), 1);
+}
+
 fn manifest(tag: &str) -> String {
     let filter = ".manifests[] | select(.annotations[] == $name) | .digest";
     store::jq(filter, tag, &peers::images().join("index.json")).remove(0)

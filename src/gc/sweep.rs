@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::mark::{Keeper, Marker};
-use super::{Cycle, stock, threads};
+use super::{Cycle, stock, threads, unreadable_lease};
 use crate::error::Result;
 use crate::oci::{Algorithm, Digest};
 use crate::store::{Layout, collector, gate};
@@ -23,6 +23,9 @@ const SHUT_ALONE: Duration = Duration::from_millis(8);
 const OPEN: u32 = 10;
 /// How long it is kept open at most.
 const LONGEST_OPEN: Duration = Duration::from_millis(100);
+/// How long it is kept open at most for each blob that was removed. Where all is slow and processors are
+/// never idle, garbage must not come faster than it goes.
+const OPEN_EACH: Duration = Duration::from_millis(1);
 /// From this length on, in bytes, unlinking a blob takes long enough to be done outside the gate.
 const LARGE: u64 = 1024 * 1024;
 /// After this time nobody is still writing to a temporary file.
@@ -130,20 +133,25 @@ impl Cycle<'_> {
             return Ok(());
         }
         while !batch.is_empty() {
+            // What is known before is not waited for.
+            self.mark_new_pins()?;
+            self.leases.find_ended(self.layout).map_err(unreadable_lease)?;
             let gate = gate::shut(&self.layout.locks)?;
             let shut = Instant::now();
             self.mark_new_pins()?;
-            let before = batch.len();
+            let all = batch.len();
             batch.retain(|candidate| self.marker.keeper(&candidate.digest).is_none());
-            self.report.kept_leased += (before - batch.len()) as u64;
+            let unkept = batch.len();
+            self.report.kept_leased += (all - unkept) as u64;
             let time = if self.leases.found_any() { SHUT } else { SHUT_ALONE };
-            let fates = remove_in_time(self.layout, batch, time);
+            // At least as long as it took to begin, or it would be shut for that alone.
+            let fates = remove_in_time(self.layout, batch, time.max(shut.elapsed()));
             drop(gate);
             let shut = shut.elapsed();
             tracing::debug!(microseconds = shut.as_micros(), "the gate was shut");
             self.settle(batch, fates)?;
             if self.leases.found_any() {
-                stay_open(shut);
+                stay_open(shut, unkept - batch.len());
             }
         }
         Ok(())
@@ -252,12 +260,13 @@ enum Fate {
     Later,
 }
 
-/// Lets others pass the gate, and do what they want to, after it was shut for so long.
-fn stay_open(shut: Duration) {
+/// Lets others pass the gate, and do what they want to, after it was shut for so long to remove so much.
+fn stay_open(shut: Duration, removed: usize) {
     // A lock has no queue: who waits for the gate has to find it open.
     std::thread::sleep(Duration::from_millis(1));
     if !threads::is_idle() {
-        std::thread::sleep((OPEN * shut).min(LONGEST_OPEN));
+        let for_all = OPEN_EACH.saturating_mul(u32::try_from(removed).unwrap_or(u32::MAX));
+        std::thread::sleep((OPEN * shut).min(LONGEST_OPEN).min(for_all));
     }
 }
 

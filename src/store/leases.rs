@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -58,6 +58,8 @@ pub(crate) enum Pin {
 #[derive(Debug, Default)]
 pub(crate) struct LeaseReader {
     offsets: HashMap<String, u64>,
+    /// Those that nobody can write to any more, and that were read to their end.
+    ended: HashSet<String>,
     found: usize,
 }
 
@@ -72,6 +74,9 @@ impl LeaseReader {
         for name in names(layout)? {
             let name = name?;
             self.found += 1;
+            if self.ended.contains(&name) || self.knows_all_of(layout, &name)? {
+                continue;
+            }
             let offset = self.offsets.get(&name).copied().unwrap_or(0);
             let Some(file) = layout.leases.open_file(&name)? else {
                 continue;
@@ -85,6 +90,37 @@ impl LeaseReader {
             self.offsets.insert(name, offset + taken);
         }
         Ok(pins)
+    }
+
+    /// Looks for those whose owner has ended, so that [`new_pins`](Self::new_pins) need not: beside a
+    /// long collection there are hundreds, as it keeps owners from removing them, and the gate is not
+    /// to be shut for so long.
+    pub(crate) fn find_ended(&mut self, layout: &Layout) -> Result<()> {
+        for name in names(layout)? {
+            let name = name?;
+            if self.ended.contains(&name) {
+                continue;
+            }
+            let Some(file) = layout.leases.open_file(&name)? else {
+                continue;
+            };
+            let path = layout.leases.path_of(&name);
+            // In this order: its owner may write until it lets go of it.
+            if Lock::try_on(file, LockMode::Shared, &path)?.is_some()
+                && self.knows_all_of(layout, &name)?
+            {
+                self.ended.insert(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a lease was read to its end. Nothing is ever taken back from one.
+    fn knows_all_of(&self, layout: &Layout, name: &str) -> Result<bool> {
+        let Some(offset) = self.offsets.get(name) else {
+            return Ok(false);
+        };
+        Ok(layout.leases.meta(name)?.is_some_and(|meta| meta.len == *offset))
     }
 
     /// Whether there was a lease the last time, be it one that has ended.
