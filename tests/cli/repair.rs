@@ -24,14 +24,25 @@ impl World {
         World { sandbox, registry, image, name }
     }
 
+    /// Changes a bit of the layer.
     fn rot(&self) -> &str {
         let digest = &self.image.layers[0].digest;
+        self.rot_at(digest, 100_000);
+        digest
+    }
+
+    fn rot_at(&self, digest: &str, offset: usize) {
         let path = self.sandbox.root().join("blobs").join(digest.replace(':', "/"));
         let mut bytes = fs::read(&path).unwrap();
-        bytes[100_000] ^= 1;
+        bytes[offset] ^= 1;
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
-        digest
+    }
+
+    /// Leaves no more room than the store takes.
+    fn cap(&self) {
+        let used = self.sandbox.json(&["df"])["total"]["disk"].to_string();
+        self.sandbox.ok(&["config", "max-used-space", &used]);
     }
 
     fn repair(&self, more: &[&str]) -> (Option<i32>, String, String) {
@@ -89,6 +100,40 @@ fn the_report_for_programs() {
     assert_eq!((&failed["quarantined"], &failed["refs"]), (&json!(true), &json!([world.name])));
     assert_eq!(report["repair"]["damage"][0]["kind"], "missingBlob");
     assert_eq!(world.sandbox.run(&["images"]).code, Some(0), "the name is not lost");
+}
+
+#[test]
+fn without_room_nothing_is_lost_and_a_repeated_repair_goes_on() {
+    let world = World::new();
+    let digest = world.rot().to_owned();
+    world.cap();
+    let (code, _, err) = world.repair(&[]);
+    assert_eq!(code, Some(9), "{err}");
+    assert!(err.contains("there is no room for ") && err.contains("`store config`"), "{err}");
+    assert_eq!(world.sandbox.run(&["check"]).code, Some(3), "the damage is still known");
+    assert!(world.sandbox.ok(&["images"]).contains(&world.name));
+    world.sandbox.ok(&["config", "--unset", "max-used-space"]);
+    let report = world.repair_json(0);
+    assert_eq!(report["repair"]["mended"][0]["digest"], json!(digest));
+    assert_eq!(world.sandbox.run(&["check"]).code, Some(0));
+}
+
+/// Then nobody can say what may go, and what can be mended is not to wait for it.
+#[test]
+fn while_a_manifest_is_damaged_a_blob_is_brought_beyond_the_limit() {
+    let world = World::new();
+    let other = Image::of(&[Layer::random_file("other", 2, 1000)]);
+    world.registry.push("other", "1", &other);
+    world.sandbox.ok(&["pull", "--plain-http", &world.registry.reference("other:1")]);
+    world.cap();
+    world.rot_at(&other.digest, 10);
+    world.registry.remove_manifest("other", &other.digest);
+    let digest = world.rot().to_owned();
+    let (code, out, err) = world.repair(&["-v"]);
+    assert_eq!(code, Some(3), "the manifest cannot be had: {out}{err}");
+    assert!(out.contains(&format!("mended: {digest}")), "{out}{err}");
+    assert!(out.contains(&format!("not mended: {}", other.digest)), "{out}{err}");
+    assert!(err.contains("no room is made for the blob"), "{err}");
 }
 
 #[test]
