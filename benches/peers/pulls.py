@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import durable
@@ -82,8 +83,11 @@ def verify_digests(layout):
                 sys.exit(f"{layout}: the content of {file.name} is another")
 
 
-def compared(bench, address, repository, rounds, with_ctr=False):
-    """Store, skopeo, and a client that discards, each into a new folder; all bytes are compared."""
+def compared(bench, address, repository, rounds, with_ctr=False, keep=False):
+    """Store, skopeo, and a client that discards, each into a new folder; all bytes are compared.
+
+    `keep`: what was pulled is removed after the last round. ext4 does not use an inode again for some
+    time, and looks for others: where hundreds were removed a moment ago, to make files is slow."""
     image = f"{address}/{repository}:v1"
     first = bench.folder / "first"
     calls = durable.traced(pull_command(bench, first, image), bench.folder / "trace")
@@ -106,7 +110,10 @@ def compared(bench, address, repository, rounds, with_ctr=False):
                 sys.exit(f"{name} brought other blobs than before")
             if name == "skopeo":
                 verify_digests(root)
-            shutil.rmtree(root)
+            if keep:
+                root.rename(tempfile.mkdtemp(dir=bench.folder))
+            else:
+                shutil.rmtree(root)
 
     contenders = {
         "store": lambda root: timed(pull_command(bench, root, image)),
@@ -154,7 +161,7 @@ def small(bench):
     with registry(bench.folder / "registry", data) as address:
         subprocess.run([TOOL, "push", bench.folder / "registry", layout], check=True,
                        stdout=subprocess.DEVNULL)
-        results, _ = compared(bench, address, "real/small", bench.rounds(5))
+        results, _ = compared(bench, address, "real/small", bench.rounds(9), keep=True)
     return f"## Many small layers\n\n{small.__doc__}\n\n{table(results)}\n", results
 
 

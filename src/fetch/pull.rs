@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::pace::RateLimit;
 use super::progress::{Event, Observer};
@@ -71,6 +71,8 @@ pub(super) struct Pull<'a> {
     writers: Writers,
     /// How many bytes of blobs came so far.
     received: AtomicU64,
+    /// Whether another process was the first to download.
+    follows: OnceCell<bool>,
 }
 
 impl Pull<'_> {
@@ -90,6 +92,7 @@ impl Pull<'_> {
             rate: options.rate.map(RateLimit::new),
             writers: Writers::default(),
             received: AtomicU64::new(0),
+            follows: OnceCell::new(),
         }
     }
 
@@ -167,6 +170,12 @@ impl Pull<'_> {
         if let Some(rate) = &self.rate {
             rate.pay(bytes).await;
         }
+    }
+
+    /// Whether another process was the first to download, which whoever asks first finds out; the others
+    /// wait for the answer.
+    pub(super) fn follows(&self) -> &OnceCell<bool> {
+        &self.follows
     }
 
     pub(super) fn tell(&self, event: Event) {

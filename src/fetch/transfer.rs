@@ -44,8 +44,9 @@ pub(super) async fn fetch(pull: &Pull<'_>, blob: &Descriptor, pinned: Pinned) ->
 /// Waits until the blob is this task's to download, or is there.
 async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
     let mut growth = Growth::new(Instant::now());
+    let mut claimed = first_claim(pull, pinned).await?;
     loop {
-        match claim(pull, pinned).await? {
+        match claimed {
             Claim::Held(part) => return Ok(Some(part)),
             Claim::Committed => return Ok(None),
             Claim::Busy(watch) => {
@@ -65,7 +66,26 @@ async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
                 tokio::time::sleep(growth.pause(Instant::now(), done, pinned.size())).await;
             }
         }
+        claimed = claim(pull, pinned).await?;
     }
+}
+
+/// Claims a blob, a moment later if another process is at the image already: it gets the rest too, as far
+/// as it can do it at once. Two blobs of one process are hashed together, for less than by two processes.
+async fn first_claim(pull: &Pull<'_>, pinned: &Pinned) -> Result<Claim> {
+    let mut first = None;
+    let ask = async {
+        let claimed = first.insert(claim(pull, pinned).await?);
+        Ok::<_, Error>(matches!(claimed, Claim::Busy(_)))
+    };
+    let follows = *pull.follows().get_or_try_init(|| ask).await?;
+    if let Some(claimed) = first {
+        return Ok(claimed);
+    }
+    if follows {
+        tokio::time::sleep(POLL).await;
+    }
+    claim(pull, pinned).await
 }
 
 async fn claim(pull: &Pull<'_>, pinned: &Pinned) -> Result<Claim> {
