@@ -142,6 +142,24 @@ fn a_blob_that_was_cut_or_swapped_is_an_error() {
 }
 
 /// The hashes are derived: no state that they can be in says anything against a good blob.
+/// Its end is where the file ends, which may be anywhere by then.
+#[test]
+fn of_a_blob_that_was_cut_the_end_is_an_error_too() {
+    for (len, cut, at) in [(1000, 0, 0), (1000, 900, 950), (LEN, 3 * GROUP, 5 * GROUP), (LEN, 0, 0)]
+    {
+        let (_dir, store) = store();
+        let digest = put_blob(&store, &noise(len, 1));
+        let path = blob_path(&store, &digest);
+        set_mode(&path, 0o600);
+        File::options().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
+        set_mode(&path, 0o444);
+        let mut blob = store.open_blob(&digest).unwrap();
+        blob.seek(SeekFrom::Start(at as u64)).unwrap();
+        let read = blob.read(&mut [0; 10]);
+        assert!(read.is_err(), "{len} cut to {cut}, at {at}: {read:?}");
+    }
+}
+
 #[test]
 fn stale_torn_and_missing_hashes_cost_a_good_blob_nothing() {
     let (_dir, store) = store();

@@ -1,9 +1,9 @@
 //! One pull under way: what it is to do, and what its steps share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, SetOnce};
 
 use super::pace::RateLimit;
 use super::progress::{Event, Observer};
@@ -71,8 +71,32 @@ pub(super) struct Pull<'a> {
     writers: Writers,
     /// How many bytes of blobs came so far.
     received: AtomicU64,
-    /// Whether another process was the first to download.
-    follows: OnceCell<bool>,
+    lead: Lead,
+}
+
+/// Which of several processes that pull the same at once is the first to download.
+#[derive(Default)]
+pub(super) struct Lead {
+    asked: AtomicBool,
+    of_another: SetOnce<bool>,
+}
+
+impl Lead {
+    /// Whether this is the first blob, which finds it out.
+    pub(super) fn is_first(&self) -> bool {
+        !self.asked.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether another process has it: what was found out.
+    pub(super) fn is_taken(&self, by_another: bool) {
+        // Only the first blob says so, once.
+        let _ = self.of_another.set(by_another);
+    }
+
+    /// Whether another process has it, once that is known.
+    pub(super) async fn of_another(&self) -> bool {
+        *self.of_another.wait().await
+    }
 }
 
 impl Pull<'_> {
@@ -92,7 +116,7 @@ impl Pull<'_> {
             rate: options.rate.map(RateLimit::new),
             writers: Writers::default(),
             received: AtomicU64::new(0),
-            follows: OnceCell::new(),
+            lead: Lead::default(),
         }
     }
 
@@ -172,10 +196,8 @@ impl Pull<'_> {
         }
     }
 
-    /// Whether another process was the first to download, which whoever asks first finds out; the others
-    /// wait for the answer.
-    pub(super) fn follows(&self) -> &OnceCell<bool> {
-        &self.follows
+    pub(super) fn lead(&self) -> &Lead {
+        &self.lead
     }
 
     pub(super) fn tell(&self, event: Event) {

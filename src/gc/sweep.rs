@@ -96,7 +96,9 @@ impl Cycle<'_> {
                 }
                 Some(Keeper::Lease) => self.report.kept_leased += 1,
                 None if self.is_older(meta.modified, self.options.grace)
-                    || self.dropped.contains(&digest) =>
+                    // Somebody may have put it anew since it was dropped.
+                    || self.dropped.contains(&digest)
+                        && self.is_older(meta.modified, Duration::ZERO) =>
                 {
                     let (found, size) = ((meta.id, meta.modified), meta.len);
                     batch.push(Candidate { digest, size, disk: meta.disk, found });

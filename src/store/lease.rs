@@ -41,10 +41,17 @@ pub struct Lease(Arc<Inner>);
 struct Inner {
     layout: Arc<Layout>,
     id: String,
-    /// The locked file. A failed append breaks the lease: a torn line must stay the last one.
-    file: Mutex<Result<File, ()>>,
+    file: Mutex<Records>,
     /// Whether the lease goes with its process.
     ends: bool,
+}
+
+/// The file of a lease, which stays locked until the lease ends.
+#[derive(Debug)]
+struct Records {
+    file: File,
+    /// An append has failed: a torn line must stay the last one. What was pinned before is pinned still.
+    is_torn: bool,
 }
 
 /// A digest that the collector leaves alone, and what was known of its blob when that began.
@@ -104,9 +111,8 @@ impl Lease {
         for algorithm in Algorithm::ALL {
             layout.sync_names(algorithm)?;
         }
-        if let Ok(file) = &*self.0.file.lock().unwrap_or_else(PoisonError::into_inner) {
-            sys::sync_data(file, &layout.leases.path_of(&self.0.id))?;
-        }
+        let records = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        sys::sync_data(&records.file, &layout.leases.path_of(&self.0.id))?;
         layout.leases.sync()?;
         // Its own name: who made it anew may not have come so far.
         layout.private.sync()
@@ -124,7 +130,8 @@ impl Lease {
             path: layout.leases.path_of(&id),
             reason: "a name of 128 random bits was taken".to_owned(),
         })?;
-        let inner = Inner { layout: layout.clone(), id, file: Mutex::new(Ok(file)), ends };
+        let file = Mutex::new(Records { file, is_torn: false });
+        let inner = Inner { layout: layout.clone(), id, file, ends };
         Ok(Lease(Arc::new(inner)))
     }
 
@@ -187,15 +194,13 @@ impl Lease {
     fn append(&self, records: &[Record]) -> Result<()> {
         let lines: String = records.iter().map(Record::to_line).collect();
         let path = self.0.layout.leases.path_of(&self.0.id);
-        let mut guard = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(file) = &mut *guard else {
+        let mut to = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if to.is_torn {
             let reason = "an earlier write to this lease failed; begin again".to_owned();
             return Err(Error::Damaged { path, reason });
-        };
-        let written = sys::append(file, lines.as_bytes(), &path);
-        if written.is_err() {
-            *guard = Err(());
         }
+        let written = sys::append(&to.file, lines.as_bytes(), &path);
+        to.is_torn = written.is_err();
         written
     }
 }
@@ -243,4 +248,34 @@ impl Pinned {
 /// Seconds of Unix time.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::BlobStore;
+
+    #[test]
+    fn what_was_pinned_before_an_append_failed_is_pinned_until_the_lease_ends() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let layout = store.layout();
+        let lease = store.lease("test").unwrap();
+        let (first, second) = (Algorithm::Sha256.digest(b"1"), Algorithm::Sha256.digest(b"2"));
+        let pinned = lease.pin_one(first, 1).unwrap();
+        let path = layout.leases.path_of(lease.id());
+        let unwritable = File::open(&path).unwrap();
+        lease.0.file.lock().unwrap().file = unwritable.try_clone().unwrap();
+        let locked = Lock::try_on(unwritable, LockMode::Exclusive, &path).unwrap().unwrap();
+
+        assert!(matches!(lease.pin_one(second, 1), Err(Error::Io { .. })));
+        assert!(matches!(lease.pin_one(second, 1), Err(Error::Damaged { .. })), "it stays so");
+        // The lock is that of the file that the lease has.
+        std::mem::forget(locked);
+        let is_free = || {
+            let other = File::open(&path).unwrap();
+            Lock::try_on(other, LockMode::Exclusive, &path).unwrap().is_some()
+        };
+        assert!(!is_free(), "its owner still works with {}", pinned.digest());
+    }
 }

@@ -69,7 +69,7 @@ impl LeaseReader {
     /// Every file counts, whether it is locked or not: one whose owner ended a moment ago may be
     /// all that keeps the blobs of a ref that was not there when the refs were read.
     pub(crate) fn new_pins(&mut self, layout: &Layout) -> Result<Vec<Pin>> {
-        let mut pins = Vec::new();
+        let (mut pins, mut offsets) = (Vec::new(), Vec::new());
         self.found = 0;
         for name in names(layout)? {
             let name = name?;
@@ -87,8 +87,10 @@ impl LeaseReader {
                 Record::Tree(digest) => Some(Pin::Tree(*digest)),
                 Record::Holder(_) | Record::Want(..) | Record::Until(_) => None,
             }));
-            self.offsets.insert(name, offset + taken);
+            offsets.push((name, offset + taken));
         }
+        // Only now: what an error keeps from the caller was not read.
+        self.offsets.extend(offsets);
         Ok(pins)
     }
 

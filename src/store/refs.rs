@@ -111,16 +111,14 @@ pub(crate) fn tag_digest(
     digest: &Digest,
     name: &str,
 ) -> Result<Descriptor> {
-    let target = lease.pin_tree(|| match recover::document(layout, digest) {
-        Some(target) => Ok((*digest, target.0)),
-        // Why it is none.
-        None => {
-            let blob = Blob::open(layout, digest)?;
-            blob.verify()?;
-            let reason = "it is neither an index nor a manifest".to_owned();
-            Err(Error::document(reason).of_document(digest))
-        }
-    })?;
+    let found = lease.pin_tree(|| Ok((*digest, recover::document(layout, digest))))?;
+    let Some((target, ..)) = found else {
+        // Why it is none. It may be large, and others wait at the gate until it is pinned.
+        let blob = Blob::open(layout, digest)?;
+        blob.verify()?;
+        let reason = "it is neither an index nor a manifest".to_owned();
+        return Err(Error::document(reason).of_document(digest));
+    };
     closure::whole(layout, digest)?;
     name_durably(layout, name, target)
 }

@@ -70,11 +70,15 @@ impl Guard {
         let left = of.len.saturating_sub(offset);
         // No more than the buffer's length, which is a usize.
         let wanted = left.min(buffer.len() as u64) as usize;
-        if wanted == 0 {
+        if buffer.is_empty() {
             return Ok(0);
         }
+        // That it ends here is something to compare too.
         if matches!(self.against, Against::Unasked) {
             self.ask(of)?;
+        }
+        if wanted == 0 {
+            return Ok(0);
         }
         if matches!(self.against, Against::Nothing) {
             of.read_exact(&mut [&mut buffer[..wanted]], offset)?;

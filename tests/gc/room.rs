@@ -87,6 +87,21 @@ fn the_longest_unused_goes_first_young_as_it_is() {
     assert_eq!(shrink(&store, 0).room.unwrap().dropped, []);
 }
 
+/// Somebody may have put a blob again since its image was dropped, and be about to name it.
+#[test]
+fn of_a_dropped_image_stays_what_was_written_since_the_collection_began() {
+    let (_dir, store) = store();
+    add(&store, "a:1", &[1, 2], 10);
+    let new = layerstore::oci::Algorithm::Sha256.digest(&layer(2));
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    let file = std::fs::File::open(crate::images::path_of(&store, &new)).unwrap();
+    file.set_modified(later).unwrap();
+    let report = shrink(&store, MIB / 2);
+    assert_eq!(dropped(&report), ["a:1"]);
+    assert!(is_there(&store, &new));
+    assert_eq!(crate::images::names(&store).len(), 1, "all else of it went");
+}
+
 #[test]
 fn a_dry_run_tells_what_would_go_and_touches_nothing() {
     let (_dir, store) = store();
