@@ -5,8 +5,10 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use layerstore::gc::{self, GcOptions};
 use layerstore::oci::{Algorithm, Document, MediaType};
 use layerstore::{BlobStore, CheckOptions, Descriptor, Digest, Lease};
 use tempfile::TempDir;
@@ -162,6 +164,57 @@ fn refs(c: &mut Criterion) {
     group.finish();
 }
 
+/// A collection: what it takes to find that 600 refs, to a manifest, a config and a layer each, keep
+/// everything, and what it takes beside that to remove 256 blobs.
+fn collections(c: &mut Criterion) {
+    let (_dir, store) = store();
+    let lease = store.lease("bench").expect("a lease");
+    for n in 0..600 {
+        publish(&store, &lease, n);
+    }
+    drop(lease);
+    let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
+    let mut group = c.benchmark_group("collection");
+    group.sample_size(10);
+    group.bench_function("mark", |b| {
+        b.iter(|| assert_eq!(gc::collect(&store, &options).expect("a collection").removed, 0));
+    });
+    let mut seed = 1 << 32;
+    let mut garbage = || {
+        let lease = store.lease("bench").expect("a lease");
+        let mut batch = store.ingest_batch(&lease, Algorithm::Sha256, 4096).expect("a batch");
+        for _ in 0..256 {
+            seed += 1;
+            batch.put(&bytes(4096, seed)[..], "the benchmark").expect("a blob");
+        }
+        drop(batch.commit().expect("a commit"));
+    };
+    group.bench_function("mark, sweep 256", |b| {
+        let collect = |()| {
+            assert_eq!(gc::collect(&store, &options).expect("a collection").removed, 256);
+        };
+        b.iter_batched(&mut garbage, collect, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+/// An image of one layer of its own, under a name.
+fn publish(store: &BlobStore, lease: &Lease, n: u64) {
+    let put = |bytes: &[u8], media_type: &str| {
+        let digest = put(store, lease, bytes);
+        Descriptor::new(MediaType::new(media_type), digest, bytes.len() as u64)
+    };
+    let config = put(&bytes(300, n), "application/vnd.oci.image.config.v1+json");
+    let layer = put(&bytes(301, n), "application/vnd.oci.image.layer.v1.tar");
+    let text = serde_json::json!({
+        "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": [layer],
+    });
+    let target = put(text.to_string().as_bytes(), MediaType::OCI_MANIFEST);
+    let blobs = [&target, &config, &layer].map(|blob| (blob.digest, blob.size));
+    let closure = lease.pin(&blobs).expect("pins");
+    store.publish(&format!("registry.example/image:{n}"), &target, &closure).expect("a ref");
+}
+
 fn manifests(c: &mut Criterion) {
     let blob = |n: u8| {
         let media_type = MediaType::new("application/vnd.oci.image.layer.v1.tar+gzip");
@@ -178,5 +231,5 @@ fn manifests(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, digests, ingests, reads, pins, presence, refs, manifests);
+criterion_group!(benches, digests, ingests, reads, pins, presence, refs, collections, manifests);
 criterion_main!(benches);
