@@ -190,11 +190,8 @@ impl Registries {
         url: &Url,
         errand: &Errand,
     ) -> Result<Answer> {
-        let mut attempts = self.attempts(image, image.digest()).await?;
-        let Some(registry) = attempts.next() else {
-            return Err(attempts.into_error());
-        };
-        self.way_to(&registry).follow(&Method::GET, url, errand, None).await
+        let (_, registry) = self.origin_of(image).await?;
+        registry.anonymous().follow(&Method::GET, url, errand, None).await
     }
 
     /// Whether the registry of `image` may be spoken to without TLS.

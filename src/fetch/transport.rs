@@ -1,8 +1,9 @@
 //! Requests as they go out: one at a time, or along redirects.
 
+use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -83,6 +84,8 @@ pub(super) struct Connections {
     /// A client for each way to connect. Those with TLS are made when they are needed, since
     /// making one reads all certificates of the system, and fails where there are none.
     clients: Mutex<Vec<(Way, Client)>>,
+    /// Servers that have answered from an address of the public network.
+    public: Mutex<HashSet<Origin>>,
 }
 
 impl Connections {
@@ -91,7 +94,8 @@ impl Connections {
         registries: Arc<RegistrySettings>,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Connections> {
-        let connections = Connections { settings, registries, lookup, clients: Mutex::default() };
+        let (clients, public) = (Mutex::default(), Mutex::default());
+        let connections = Connections { settings, registries, lookup, clients, public };
         // Made at once to find settings that are unusable.
         connections.client(Way { tls: None, reach: Reach::Any })?;
         Ok(connections)
@@ -106,6 +110,11 @@ impl Connections {
         let client = self.make(&way)?;
         clients.push((way, client.clone()));
         Ok(client)
+    }
+
+    fn public_origins(&self) -> MutexGuard<'_, HashSet<Origin>> {
+        // Nothing that holds this lock can leave the set half changed.
+        self.public.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make(&self, way: &Way) -> Result<Client> {
@@ -165,6 +174,13 @@ impl Transport {
         }
     }
 
+    /// The same without what only this server is to see.
+    pub(super) fn anonymous(mut self) -> Transport {
+        self.headers = HeaderMap::new();
+        self.tls = Arc::new(self.tls.for_others());
+        self
+    }
+
     /// Sends one request and returns the answer, whatever it is.
     pub(super) async fn send(
         &self,
@@ -188,7 +204,7 @@ impl Transport {
             None => request,
         };
         let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
-        Ok(dispatch(request, method, url, permit).await?.keeping(secrets))
+        Ok(self.dispatch(request, method, url, permit).await?.keeping(secrets))
     }
 
     /// Sends a form with a secret in it, and returns the answer, whatever it is.
@@ -205,7 +221,7 @@ impl Transport {
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        let answer = dispatch(request, &Method::POST, url, permit).await?;
+        let answer = self.dispatch(request, &Method::POST, url, permit).await?;
         Ok(answer.keeping(vec![secret.clone()]))
     }
 
@@ -296,34 +312,46 @@ impl Transport {
         Ok(own.trusting(&self.tls.for_others()))
     }
 
+    async fn dispatch(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &Url,
+        permit: Option<Permit>,
+    ) -> Result<Answer> {
+        let response = request.send().await.map_err(|error| failed(url, error))?;
+        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+        let direct = self.connections.settings.proxies.of(url).is_none();
+        if direct
+            && response.remote_addr().is_some_and(|from| !is_private(from.ip()))
+            && let Some(origin) = Origin::of(url)
+        {
+            self.connections.public_origins().insert(origin);
+        }
+        Answer::new(url.clone(), response, permit)
+    }
+
     /// Where this server may send us: from the public network to the private one only if users
-    /// wrote something down about that host.
+    /// wrote something down about that host. Whose name has addresses in both, or has them by turns, is
+    /// of the public one.
     async fn reach_of(&self, url: &Url) -> Reach {
         let same_host = url.host_str() == Some(self.home.host());
         if same_host || self.connections.registries.knows(&host_and_port(url)) {
             return Reach::Any;
+        }
+        if self.connections.public_origins().contains(&self.home) {
+            return Reach::Public;
         }
         let host = self.home.host().trim_start_matches('[').trim_end_matches(']');
         let private = match host.parse() {
             Ok(address) => is_private(address),
             Err(_) => {
                 let found = self.connections.lookup.lookup(host.to_owned()).await;
-                found.is_ok_and(|all| all.into_iter().any(is_private))
+                found.is_ok_and(|all| !all.is_empty() && all.into_iter().all(is_private))
             }
         };
         if private { Reach::Any } else { Reach::Public }
     }
-}
-
-async fn dispatch(
-    request: RequestBuilder,
-    method: &Method,
-    url: &Url,
-    permit: Option<Permit>,
-) -> Result<Answer> {
-    let response = request.send().await.map_err(|error| failed(url, error))?;
-    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-    Answer::new(url.clone(), response, permit)
 }
 
 /// The host of an address as the names of images have it.
@@ -370,4 +398,61 @@ fn is_plain_http(error: &reqwest::Error) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::{BoxFuture, ready};
+
+    use super::*;
+
+    /// Says the same of every name.
+    struct Fake(Vec<IpAddr>);
+
+    impl Lookup for Fake {
+        fn lookup(&self, _: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+            ready(Ok(self.0.clone())).boxed()
+        }
+    }
+
+    fn transport(addresses: &[&str]) -> Transport {
+        let settings = Settings {
+            user_agent: "test".to_owned(),
+            connect_timeout: IDLE,
+            read_timeout: IDLE,
+            proxies: Proxies::default(),
+        };
+        let found = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let connections = Connections::new(settings, Arc::default(), Arc::new(Fake(found)));
+        Transport {
+            connections: Arc::new(connections.unwrap()),
+            traffic: None,
+            patient: true,
+            home: Origin::of(&"https://registry.test/".parse().unwrap()).unwrap(),
+            tls: Arc::default(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_is_of_the_private_network_alone_may_send_us_there() {
+        let elsewhere: Url = "https://intranet.test/".parse().unwrap();
+        for (addresses, reach) in [
+            (&["10.0.0.1", "fd00::1"][..], Reach::Any),
+            (&["203.0.113.1"], Reach::Public),
+            (&["203.0.113.1", "127.0.0.1"], Reach::Public),
+            (&[], Reach::Public),
+        ] {
+            assert_eq!(transport(addresses).reach_of(&elsewhere).await, reach, "{addresses:?}");
+        }
+        // Whose name leads here today has answered from there before.
+        let by_turns = transport(&["10.0.0.1"]);
+        by_turns.connections.public_origins().insert(by_turns.home.clone());
+        assert_eq!(by_turns.reach_of(&elsewhere).await, Reach::Public);
+        let itself: Url = "https://registry.test/x".parse().unwrap();
+        assert_eq!(by_turns.reach_of(&itself).await, Reach::Any);
+    }
 }

@@ -2,8 +2,8 @@
 
 use layerstore::{Error, ErrorKind};
 
-use super::support::{Action, Fault, Registry};
-use super::{World, image, nobody, with};
+use super::support::{Action, Fault, Registry, media_type};
+use super::{World, image, nobody, run, with};
 
 fn entry(registry: &Registry, more: &str) -> String {
     format!("[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n{more}\n", registry.address())
@@ -214,6 +214,31 @@ fn headers_of_a_host_stay_with_it() {
     world.pull(world.client(""), "r.example/demo:1").unwrap();
     world.has("r.example/demo:1", &image);
     assert_eq!((sent.hits(), leaked.hits(), storage.blob_sends(&layer)), (1, 0, 1));
+}
+
+/// Whoever wrote the manifest chose it: a mirror on this machine is no reason to go there.
+#[test]
+fn the_address_of_a_foreign_layer_is_judged_by_the_registry_and_not_by_its_mirror() {
+    let mirror = Registry::start();
+    let image = image();
+    let secret = mirror.url("/internal");
+    let image = image.edited(|manifest| {
+        manifest["layers"][0]["mediaType"] = media_type::LAYER_FOREIGN.into();
+        manifest["layers"][0]["urls"] = vec![secret].into();
+    });
+    mirror.push("demo", "1", &image);
+    let hosts = format!(
+        "[host.\"http://{0}\"]\n[host.\"http://{0}\".header]\nx-canary = \"hunter2\"\n",
+        mirror.address()
+    );
+    let world = World::new();
+    world.write("certs.d/r.example/hosts.toml", hosts);
+    let name = "r.example/demo:1".parse().unwrap();
+    let client = world.client("").plain_http("r.example");
+    run(world.puller(client).include_foreign(true).pull(&name)).unwrap();
+    world.has("r.example/demo:1", &image);
+    let asked: Vec<_> = mirror.requests().into_iter().map(|it| it.path).collect();
+    assert!(!asked.iter().any(|path| path.contains("internal")), "{asked:?}");
 }
 
 #[test]
