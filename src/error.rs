@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use context::IoContext;
+#[cfg(feature = "fetch")]
+pub(crate) use context::json_fault;
 pub use kind::ErrorKind;
 pub use registry::RegistryMessage;
 pub use room::{Cap, Kept, Room};

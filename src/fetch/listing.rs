@@ -15,7 +15,7 @@ use super::link;
 use super::origin::{Origin, shown};
 use super::settings::Endpoint;
 use super::transport::Errand;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, json_fault};
 use crate::oci::{
     Descriptor, Digest, Document, MAX_DESCRIPTORS, MAX_DOCUMENT_SIZE, MediaType, Reference,
 };
@@ -53,11 +53,12 @@ impl Registries {
             let answer = self.ask(endpoint, Method::GET, &path, &errand).await?;
             let (url, bytes) = pages.read(answer).await?;
             let refuse = |reason: String| Error::BadResponse { url: url.clone(), reason };
-            let page: Page = serde_json::from_slice(&bytes)
-                .map_err(|error| refuse(format!("it is no list of tags: {error}")))?;
+            let page: Page = serde_json::from_slice(&bytes).map_err(|error| {
+                refuse(format!("it is no list of tags: {}", json_fault(&error)))
+            })?;
             for tag in page.tags.unwrap_or_default() {
                 if !Reference::is_tag(&tag) {
-                    return Err(refuse(format!("it lists {tag:?}, which is no tag")));
+                    return Err(refuse("some of what it lists is no tag".to_owned()));
                 }
                 tags.push(tag);
             }

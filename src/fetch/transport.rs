@@ -203,7 +203,12 @@ impl Transport {
             Some(Authorization::Bearer(token)) => request.bearer_auth(token.expose()),
             None => request,
         };
-        let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
+        let mut secrets = authorization.map(Authorization::secrets).unwrap_or_default();
+        if Origin::of(url).as_ref() == Some(&self.home) {
+            let values = self.headers.values().filter_map(|value| value.to_str().ok());
+            // Shorter ones are no secrets, and may well stand in any text.
+            secrets.extend(values.filter(|value| value.len() >= 8).map(Secret::new));
+        }
         Ok(self.dispatch(request, method, url, permit).await?.keeping(secrets))
     }
 

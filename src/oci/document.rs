@@ -122,7 +122,7 @@ impl Shape {
         if bytes.len() as u64 > MAX_DOCUMENT_SIZE {
             return Err(Error::document(format!("it is larger than {MAX_DOCUMENT_SIZE} bytes")));
         }
-        serde_json::from_slice(bytes).map_err(Error::document)
+        serde_json::from_slice(bytes).map_err(|error| Error::json(&error))
     }
 
     fn parse_as(&self, bytes: &[u8], media_type: &MediaType) -> Result<Document, Error> {
@@ -154,7 +154,7 @@ impl Shape {
 
 fn parse_index(bytes: &[u8], media_type: &MediaType) -> Result<Index, Error> {
     let spec: oci_spec::image::ImageIndex =
-        serde_json::from_slice(bytes).map_err(Error::document)?;
+        serde_json::from_slice(bytes).map_err(|error| Error::json(&error))?;
     Ok(Index {
         media_type: media_type.clone(),
         manifests: spec.manifests().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
@@ -164,7 +164,7 @@ fn parse_index(bytes: &[u8], media_type: &MediaType) -> Result<Index, Error> {
 
 fn parse_manifest(bytes: &[u8], media_type: &MediaType) -> Result<Manifest, Error> {
     let spec: oci_spec::image::ImageManifest =
-        serde_json::from_slice(bytes).map_err(Error::document)?;
+        serde_json::from_slice(bytes).map_err(|error| Error::json(&error))?;
     Ok(Manifest {
         media_type: media_type.clone(),
         config: Descriptor::from_spec(spec.config())?,
