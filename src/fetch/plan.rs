@@ -16,6 +16,10 @@ use crate::oci::{
 };
 use crate::store::Pinned;
 
+/// How many bytes all documents of an image may have together: what they say is in memory until the plan is
+/// made. What an image is made of takes some KiB for each platform.
+const MAX_DOCUMENTS_SIZE: u64 = 16 * MAX_DOCUMENT_SIZE;
+
 /// What an image is made of, as far as it is wanted here.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -48,7 +52,7 @@ pub(super) async fn plan(
 ) -> Result<Plan> {
     let seen = HashSet::from([root.digest]);
     let named = HashMap::from([(root.digest, (root.size, root.media_type.kind()))]);
-    let mut planner = Planner { pull, seen, named, plan: Plan::default() };
+    let mut planner = Planner { pull, seen, named, read: 0, plan: Plan::default() };
     planner.follow(vec![Step { brought, ..Step::new(root.clone()) }]).await?;
     if *pull.referrers() != Referrers::None {
         planner.follow_referrers().await?;
@@ -63,6 +67,8 @@ struct Planner<'a> {
     /// What the documents lead to, platforms that are not wanted among it: what is counted.
     /// With their sizes and what they are, which must be the same wherever they are named.
     named: HashMap<Digest, (u64, BlobKind)>,
+    /// How many bytes the documents have so far.
+    read: u64,
     plan: Plan,
 }
 
@@ -93,6 +99,7 @@ impl Planner<'_> {
             let mut wanted = Vec::new();
             for (step, pinned) in level.into_iter().zip(pinned) {
                 let Step { descriptor, brought, about, beside } = step;
+                self.has_room_for(&descriptor)?;
                 let document = self.document(&descriptor, pinned, brought).await?;
                 let subject = document.subject().map(|subject| subject.digest);
                 if about.is_some_and(|about| subject != Some(about)) {
@@ -104,6 +111,15 @@ impl Planner<'_> {
             }
             level = wanted;
             depth += 1;
+        }
+        Ok(())
+    }
+
+    fn has_room_for(&mut self, document: &Descriptor) -> Result<()> {
+        self.read = self.read.saturating_add(document.size);
+        if self.read > MAX_DOCUMENTS_SIZE {
+            let what = "all that describes the image".to_owned();
+            return Err(Error::TooLarge { what, limit: MAX_DOCUMENTS_SIZE });
         }
         Ok(())
     }
@@ -340,7 +356,7 @@ impl Pull<'_> {
             Referrers::OfType(media_type) => Some(media_type),
             Referrers::None | Referrers::All => None,
         };
-        let lists: Vec<Vec<_>> = stream::iter(subjects)
+        let mut lists = stream::iter(subjects)
             .map(|subject| async move {
                 let _connection = self.connection().await;
                 let listed = retry(
@@ -349,12 +365,26 @@ impl Pull<'_> {
                     |retry| self.tell_retry(subject, retry.delay, retry.error),
                 );
                 let listed = listed.await?.into_iter();
-                Ok::<_, Error>(listed.map(|descriptor| (subject, descriptor)).collect())
+                // Nothing that may be long: it is read where it is wanted.
+                let short = |all| Descriptor {
+                    annotations: Default::default(),
+                    urls: Vec::new(),
+                    data: None,
+                    ..all
+                };
+                let each = listed.map(|descriptor| (subject, short(descriptor)));
+                Ok::<_, Error>(each.collect::<Vec<_>>())
             })
-            .buffered(self.concurrency())
-            .try_collect()
-            .await?;
-        Ok(lists.into_iter().flatten().collect())
+            .buffered(self.concurrency());
+        let mut all = Vec::new();
+        while let Some(listed) = lists.try_next().await? {
+            all.extend(listed);
+            if all.len() > MAX_DESCRIPTORS {
+                let reason = format!("more than {MAX_DESCRIPTORS} documents refer to it");
+                return Err(Error::document(reason));
+            }
+        }
+        Ok(all)
     }
 
     /// Puts a document that is in memory into the store, under the digest that it has.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::support::{Layer, images};
 use layerstore::oci::{Platform, PlatformChoice};
+use serde_json::json;
 
 fn choice(platform: &str) -> PlatformChoice {
     PlatformChoice::One(platform.parse().unwrap())
@@ -87,4 +88,20 @@ fn indexes_may_be_nested_but_not_without_end() {
         }
         assert_eq!(result.is_ok(), fits, "{depth}: {result:?}");
     }
+}
+
+/// What they say is in memory until all is known.
+#[test]
+fn documents_that_are_too_much_together_are_refused() {
+    let world = World::new();
+    let child = |n: usize| {
+        let image = Image::of(&[Layer::generated(n as u64, 10)]);
+        image.edited(|manifest| manifest["annotations"] = json!({ "x": "y".repeat(4_000_000) }))
+    };
+    let children: Vec<_> = (0..17).map(child).collect();
+    world.registry.push("demo", "1", &Image::index(&children));
+    let all = world.puller().platform(PlatformChoice::All);
+    let error = run(all.pull(&world.reference("demo:1"))).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { limit: 0x400_0000, .. }), "{error}");
+    assert!(world.store.refs().unwrap().is_empty());
 }
