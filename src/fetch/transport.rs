@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
-use super::answer::Answer;
+use super::answer::{Answer, silence};
 use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_secs(50);
 
 /// What was tried when there is no connection.
 pub(super) const CONNECT: &str = "connect to";
+/// What was tried when no answer began.
+const LATE: &str = "get an answer in time from";
 
 /// What proves who we are.
 #[derive(Clone, PartialEq, Eq)]
@@ -109,12 +111,11 @@ impl Connections {
     }
 
     fn make(&self, way: &Way) -> Result<Client> {
-        let Settings { user_agent, connect_timeout, read_timeout, proxies } = self.settings.clone();
+        let Settings { user_agent, connect_timeout, proxies, .. } = self.settings.clone();
         let guard = Guard { lookup: Arc::clone(&self.lookup), reach: way.reach };
         let builder = Client::builder()
             .user_agent(user_agent)
             .connect_timeout(connect_timeout)
-            .read_timeout(read_timeout)
             .pool_idle_timeout(IDLE)
             .http1_only()
             .retry(reqwest::retry::never())
@@ -188,7 +189,7 @@ impl Transport {
             None => request,
         };
         let secrets = authorization.map(Authorization::secrets).unwrap_or_default();
-        Ok(dispatch(request, method, url, permit).await?.keeping(secrets))
+        Ok(self.dispatch(request, method, url, permit).await?.keeping(secrets))
     }
 
     /// Sends a form with a secret in it, and returns the answer, whatever it is.
@@ -205,7 +206,7 @@ impl Transport {
             .await?
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body(form);
-        let answer = dispatch(request, &Method::POST, url, permit).await?;
+        let answer = self.dispatch(request, &Method::POST, url, permit).await?;
         Ok(answer.keeping(vec![secret.clone()]))
     }
 
@@ -270,6 +271,25 @@ impl Transport {
         Err(Error::BadResponse { url: shown(&url), reason })
     }
 
+    async fn dispatch(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &Url,
+        permit: Option<Permit>,
+    ) -> Result<Answer> {
+        let patience = self.connections.settings.read_timeout;
+        let response = match tokio::time::timeout(patience, request.send()).await {
+            Ok(response) => response.map_err(|error| failed(url, error))?,
+            Err(_) => {
+                let (url, source) = (shown(url), silence(patience).into());
+                return Err(Error::Network { action: LATE, url, source });
+            }
+        };
+        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+        Answer::new(url.clone(), response, permit, patience)
+    }
+
     fn client(
         &self,
         url: &Url,
@@ -315,17 +335,6 @@ impl Transport {
     }
 }
 
-async fn dispatch(
-    request: RequestBuilder,
-    method: &Method,
-    url: &Url,
-    permit: Option<Permit>,
-) -> Result<Answer> {
-    let response = request.send().await.map_err(|error| failed(url, error))?;
-    tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-    Answer::new(url.clone(), response, permit)
-}
-
 /// The host of an address as the names of images have it.
 fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -344,7 +353,7 @@ fn failed(url: &Url, error: reqwest::Error) -> Error {
     }
     let action = match (error.is_connect(), error.is_timeout()) {
         (true, _) => CONNECT,
-        (false, true) => "get an answer in time from",
+        (false, true) => LATE,
         (false, false) => "get an answer from",
     };
     let source = match is_plain_http(&error) {
