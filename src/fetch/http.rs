@@ -141,7 +141,7 @@ impl Registries {
     }
 
     fn way_to(&self, endpoint: &Endpoint) -> Transport {
-        Transport::to(&self.connections, self.traffic.as_ref(), endpoint)
+        Transport::to(&self.connections, &self.ledger, self.traffic.as_ref(), endpoint)
     }
 
     pub(super) fn sessions(&self) -> &Sessions {

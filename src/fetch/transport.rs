@@ -11,6 +11,7 @@ use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
 use super::answer::{Answer, silence};
+use super::fallback::Ledger;
 use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
@@ -111,11 +112,12 @@ impl Connections {
     }
 
     fn make(&self, way: &Way) -> Result<Client> {
-        let Settings { user_agent, connect_timeout, proxies, .. } = self.settings.clone();
+        let Settings { user_agent, connect_timeout, read_timeout, proxies } = self.settings.clone();
         let guard = Guard { lookup: Arc::clone(&self.lookup), reach: way.reach };
         let builder = Client::builder()
             .user_agent(user_agent)
-            .connect_timeout(connect_timeout)
+            // Shorter than the wait for an answer: that one ending says that there is a connection.
+            .connect_timeout(connect_timeout.min(read_timeout.mul_f64(0.9)))
             .pool_idle_timeout(IDLE)
             .http1_only()
             .retry(reqwest::retry::never())
@@ -141,6 +143,7 @@ impl Connections {
 /// The way to one server, and to where it sends us.
 pub(super) struct Transport {
     connections: Arc<Connections>,
+    ledger: Arc<Ledger>,
     traffic: Option<Traffic>,
     /// Whether to wait for a host that wants to be left alone: not while there is another to ask.
     patient: bool,
@@ -153,11 +156,13 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn to(
         connections: &Arc<Connections>,
+        ledger: &Arc<Ledger>,
         traffic: Option<&Traffic>,
         endpoint: &Endpoint,
     ) -> Transport {
         Transport {
             connections: Arc::clone(connections),
+            ledger: Arc::clone(ledger),
             traffic: traffic.cloned(),
             patient: !endpoint.has_stand_in,
             home: endpoint.origin.clone(),
@@ -286,6 +291,9 @@ impl Transport {
                 return Err(Error::Network { action: LATE, url, source });
             }
         };
+        if let Some(origin) = Origin::of(url) {
+            self.ledger.answered(&origin);
+        }
         tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
         Answer::new(url.clone(), response, permit, patience)
     }
