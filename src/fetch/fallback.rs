@@ -27,7 +27,7 @@ pub(super) struct Ledger {
     versions: Mutex<HashMap<Digest, Vec<Version>>>,
 }
 
-/// What is known of a blob.
+/// What is known of a blob since it was last begun.
 #[derive(Default)]
 struct Record {
     /// Who sent bytes of it.
@@ -119,6 +119,12 @@ impl Ledger {
         if record.served.iter().all(|(id, _)| *id != endpoint.id()) {
             record.served.push((endpoint.id(), endpoint.origin.clone()));
         }
+    }
+
+    /// Forgets who sent a blob, and whose bytes were wrong: one corrupt download, of this or of an
+    /// earlier time, says nothing of the next.
+    pub(super) fn begin(&self, image: &Reference, digest: &Digest) {
+        self.blobs().remove(&key(image, digest));
     }
 
     pub(super) fn origins(&self, image: &Reference, digest: &Digest) -> Vec<Origin> {

@@ -325,6 +325,10 @@ impl RegistryPull for HttpRegistry {
         self.registries.list_referrers(reference, subject, artifact_type).boxed()
     }
 
+    fn begin(&self, reference: &Reference, blob: &Descriptor) {
+        self.registries.ledger.begin(reference, &blob.digest);
+    }
+
     fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
         let ledger = &self.registries.ledger;
         if !ledger.distrust(reference, &blob.digest) {

@@ -1,9 +1,12 @@
 //! The order of asking, and what makes the next one be asked.
 
+use std::sync::Arc;
+
+use layerstore::fetch::Puller;
 use layerstore::{Error, ErrorKind};
 
 use super::support::{Action, Fault, Registry};
-use super::{World, image, nobody, with};
+use super::{World, image, nobody, run, with};
 
 fn entry(registry: &Registry, more: &str) -> String {
     format!("[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n{more}\n", registry.address())
@@ -108,6 +111,40 @@ fn a_mirror_with_wrong_bytes_is_passed_over() {
     let world = World::new();
     world.pull(world.client(&conf), &format!("r.example/demo@{}", image.digest)).unwrap();
     assert!(origin.requests().iter().any(|it| it.path.contains("/manifests/")));
+}
+
+#[test]
+fn wrong_bytes_are_held_against_nobody_for_ever() {
+    let image = image();
+    let layer = &image.layers[0].digest;
+    let origin = with(&image, "demo");
+    origin.fault(Fault::on("GET", layer).times(1).then(Action::Corrupt(5)));
+    let world = World::new();
+    let puller = world.puller(world.client(&conf(&origin, &[])));
+    let name = "r.example/demo:1".parse().unwrap();
+    let error = run(puller.pull(&name)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    run(puller.pull(&name)).unwrap();
+    world.has("r.example/demo:1", &image);
+}
+
+#[test]
+fn who_sent_it_the_last_time_is_not_blamed() {
+    let image = image();
+    let layer = &image.layers[0].digest;
+    let (mirror, origin) = (with(&image, "demo"), with(&image, "demo"));
+    let fault = Fault::on("GET", layer);
+    let lacks = mirror.fault(fault.clone().times(1).then(Action::error(404, "BLOB_UNKNOWN", "no")));
+    let corrupt = mirror.fault(fault.then(Action::Corrupt(2_000_000)));
+    let world = World::new();
+    let client = Arc::new(world.client(&conf(&origin, &[entry(&mirror, "")])).build().unwrap());
+    let name = "r.example/demo:1".parse().unwrap();
+    for hits in 0..2 {
+        let world = World::new();
+        run(Puller::new(world.store.clone(), client.clone()).pull(&name)).unwrap();
+        world.has("r.example/demo:1", &image);
+        assert_eq!((lacks.hits(), corrupt.hits()), (1, hits));
+    }
 }
 
 #[test]
