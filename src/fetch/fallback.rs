@@ -61,7 +61,12 @@ impl Ledger {
         };
         let (resting, awake): (Vec<_>, Vec<_>) =
             steps.iter().filter(may).cloned().partition(|step| self.rests(&step.endpoint.origin));
-        let without_tls = resting.iter().filter(|step| !self.is_secure(&step.endpoint.origin));
+        // That a server without TLS rests says nothing of the one with it.
+        let no_tls = |step: &&Step| {
+            let origin = &step.endpoint.origin;
+            origin.scheme() == Scheme::Https && !self.is_secure(origin)
+        };
+        let without_tls = resting.iter().filter(no_tls);
         let without_tls = without_tls.map(|step| step.endpoint.image.registry().to_owned());
         let without_tls = without_tls.collect();
         let left = awake.into_iter().chain(resting).rev().collect();
@@ -262,6 +267,17 @@ mod tests {
     fn failed(action: &'static str) -> Error {
         let source = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
         Error::Network { action, url: "https://r.example/".to_owned(), source }
+    }
+
+    #[test]
+    fn that_nobody_answers_without_tls_is_no_reason_to_do_without() {
+        let image: Reference = "r.example/a:1".parse().unwrap();
+        let (steps, ledger) = (insecure(&image), Arc::<Ledger>::default());
+        ledger.rest(&steps[1].endpoint.origin);
+        let mut attempts = ledger.attempts(&steps, &image, None);
+        assert_eq!(attempts.next().unwrap().origin.scheme(), Scheme::Https);
+        attempts.failed(failed("get an answer in time from"));
+        assert!(attempts.next().is_none());
     }
 
     #[test]
