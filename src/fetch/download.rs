@@ -316,6 +316,7 @@ impl Download<'_> {
                 break Ok(End::GaveWay);
             }
             if !self.pull.is_limited() && rate.is_too_slow(self.pull.budget().stall()) {
+                self.pull.registry().lagged(self.pull.reference(), self.blob);
                 break Err(self.too_slow());
             }
         };

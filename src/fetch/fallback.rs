@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Reference};
 use crate::store::Version;
 
-/// How long a server that could not be connected to is asked after all others.
+/// How long a server that could not be connected to, or was slow, is asked after all others.
 const REST: Duration = Duration::from_secs(30);
 /// Of how many blobs it is remembered where they came from.
 const MAX_RECORDS: usize = 20_000;
@@ -161,6 +161,13 @@ impl Ledger {
     fn blobs(&self) -> MutexGuard<'_, HashMap<(String, Digest), Record>> {
         // Nothing that holds this lock can leave the map half changed.
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the server that was last found to send a blob sends next to nothing.
+    pub(super) fn lagged(&self, image: &Reference, digest: &Digest) {
+        if let Some(origin) = self.origins(image, digest).last() {
+            self.rest(origin);
+        }
     }
 
     /// Notes that a server has answered.

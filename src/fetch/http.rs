@@ -341,6 +341,10 @@ impl RegistryPull for HttpRegistry {
         ledger.attempts(steps, reference, Some(&blob.digest)).next().is_some()
     }
 
+    fn lagged(&self, reference: &Reference, blob: &Descriptor) {
+        self.registries.ledger.lagged(reference, &blob.digest);
+    }
+
     fn recall(&self, _: &Reference, blob: &Descriptor, version: &Version) {
         let _ = self.registries.ledger.is_version(&blob.digest, version);
     }

@@ -72,6 +72,11 @@ pub trait RegistryPull: Send + Sync {
         false
     }
 
+    /// Hears that the bytes of `blob` came too slowly, so that others had better be asked first.
+    fn lagged(&self, reference: &Reference, blob: &Descriptor) {
+        let _ = (reference, blob);
+    }
+
     /// Hears which version of `blob` an earlier download began with, so that no more is taken of
     /// another.
     fn recall(&self, reference: &Reference, blob: &Descriptor, version: &Version) {

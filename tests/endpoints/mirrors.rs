@@ -1,8 +1,9 @@
 //! The order of asking, and what makes the next one be asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use layerstore::fetch::Puller;
+use layerstore::fetch::{Puller, RetryPolicy};
 use layerstore::{Error, ErrorKind};
 
 use super::support::{Action, Fault, Registry};
@@ -190,6 +191,22 @@ fn a_blob_that_breaks_off_goes_on_elsewhere() {
     let range = |from: u64| vec![Some(format!("bytes={from}-2999999"))];
     assert_eq!(asked(&second), range(1_000_000));
     assert_eq!(asked(&origin), range(1_500_000));
+}
+
+#[test]
+fn a_mirror_that_trickles_is_passed_over() {
+    let image = image();
+    let layer = &image.layers[0].digest;
+    let (mirror, origin) = (with(&image, "demo"), with(&image, "demo"));
+    let trickle = mirror.fault(Fault::on("GET", layer).then(Action::Throttle(1000)));
+    let world = World::new();
+    let mut patience = RetryPolicy::default();
+    (patience.retries, patience.stall) = (1, Duration::from_millis(500));
+    let puller = world.puller(world.client(&conf(&origin, &[entry(&mirror, "")]))).retry(patience);
+    run(puller.pull(&"r.example/demo:1".parse().unwrap())).unwrap();
+    world.has("r.example/demo:1", &image);
+    assert_eq!(trickle.hits(), 1);
+    assert_eq!(world.origins(layer), [url(&mirror), url(&origin)]);
 }
 
 #[test]
