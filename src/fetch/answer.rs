@@ -37,16 +37,23 @@ pub(super) struct Answer {
     pub(super) response: Response,
     /// Leave to have the connection; after the response, whose connection it is.
     pub(super) permit: Option<Permit>,
+    /// How long the next bytes of its body may take.
+    pub(super) patience: Duration,
     /// What it was shown to prove who we are: see [`Answer::into_messages`].
     secrets: Vec<Secret>,
 }
 
 impl Answer {
-    pub(super) fn new(url: Url, response: Response, permit: Option<Permit>) -> Result<Answer> {
+    pub(super) fn new(
+        url: Url,
+        response: Response,
+        permit: Option<Permit>,
+        patience: Duration,
+    ) -> Result<Answer> {
         if response.content_length() == Some(0) {
             permit.iter().for_each(Permit::is_idle);
         }
-        let answer = Answer { url, response, permit, secrets: Vec::new() };
+        let answer = Answer { url, response, permit, patience, secrets: Vec::new() };
         let size = |(name, value): (&HeaderName, &reqwest::header::HeaderValue)| {
             name.as_str().len() + value.len()
         };
@@ -99,7 +106,7 @@ impl Answer {
         let url = shown(&self.url);
         let mut body = BytesMut::new();
         loop {
-            let chunk = self.response.chunk().await.map_err(|error| broken(&url, error))?;
+            let chunk = soon(self.patience, &url, self.response.chunk()).await?;
             match chunk {
                 None => {
                     self.permit.iter().for_each(Permit::is_idle);
@@ -157,8 +164,33 @@ async fn within<T>(
     })
 }
 
+/// Waits for the next bytes of a body, for so long at most.
+///
+/// The client's own timer runs on while nobody asks for bytes, and is looked at before they are: who
+/// takes them slowly would lose the connection. This one finds first what has come.
+pub(super) async fn soon<T>(
+    patience: Duration,
+    url: &str,
+    next: impl Future<Output = reqwest::Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(patience, next).await {
+        Ok(next) => next.map_err(|error| broken(url, error)),
+        Err(_) => Err(Error::Network {
+            action: "read the answer of",
+            url: url.to_owned(),
+            source: silence(patience).into(),
+        }),
+    }
+}
+
+/// Nothing came for so long.
+pub(super) fn silence(time: Duration) -> io::Error {
+    let reason = format!("timed out: nothing came for {} s", time.as_secs_f64());
+    io::Error::new(io::ErrorKind::TimedOut, reason)
+}
+
 /// The error of a body that broke off.
-pub(super) fn broken(url: &str, error: reqwest::Error) -> Error {
+fn broken(url: &str, error: reqwest::Error) -> Error {
     // The library's own text would show the address with its query.
     let source = error.without_url().into();
     Error::Network { action: "read the answer of", url: url.to_owned(), source }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::TryStreamExt as _;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use reqwest::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 
-use super::answer::{Answer, broken};
+use super::answer::{Answer, soon};
 use super::origin::{Origin, shown};
 use super::range::ContentRange;
 use super::traffic::Permit;
@@ -124,24 +124,23 @@ fn counted(
     let url = shown(&answer.url);
     // Of a body whose length is not announced, the end is another thing to be read.
     let framed = answer.response.content_length().is_some();
-    let body = answer.response.bytes_stream().boxed();
+    let (patience, body) = (answer.patience, answer.response.bytes_stream().boxed());
     // In this order they go: first the connection, then the leave to have it.
     type State = (BoxStream<'static, reqwest::Result<Bytes>>, Option<Arc<Permit>>, u64);
     let step = move |(mut body, permit, at): State| {
         let (url, end) = (url.clone(), range.end);
         async move {
-            match body.next().await {
+            match soon(patience, &url, body.try_next()).await? {
                 None if at == end => {
                     permit.iter().for_each(|permit| permit.is_idle());
                     Ok(None)
                 }
                 None => Err(cut(url, at, end)),
-                Some(Err(error)) => Err(broken(&url, error)),
-                Some(Ok(chunk)) if chunk.len() as u64 > end - at => {
+                Some(chunk) if chunk.len() as u64 > end - at => {
                     let actual = at + chunk.len() as u64;
                     Err(Error::SizeMismatch { origin: url, expected: size, actual, more: true })
                 }
-                Some(Ok(chunk)) => {
+                Some(chunk) => {
                     let at = at + chunk.len() as u64;
                     // No more is read than was announced: what comes after it is another answer.
                     permit.iter().filter(|_| at == end && framed).for_each(|it| it.is_idle());

@@ -58,6 +58,7 @@ pub(super) async fn complete(
         work,
         flowing: AtomicUsize::new(0),
         gave_way: AtomicBool::new(false),
+        refused: AtomicBool::new(false),
         company: Mutex::default(),
         inlet,
     };
@@ -84,6 +85,8 @@ struct Download<'a> {
     flowing: AtomicUsize,
     /// Whether a connection was given up for somebody who waits for one.
     gave_way: AtomicBool,
+    /// Whether a connection failed that could be done without.
+    refused: AtomicBool,
     /// A connection to whoever sends the bytes.
     company: Mutex<Option<Weak<Permit>>>,
     inlet: Inlet,
@@ -118,6 +121,9 @@ impl Download<'_> {
                     if self.gave_way.swap(false, Ordering::Relaxed) {
                         pace.gave_way(Instant::now());
                     }
+                    if self.refused.swap(false, Ordering::Relaxed) {
+                        pace.refused(Instant::now());
+                    }
                     if self.inlet.is_full() {
                         pace.held_up();
                     }
@@ -147,7 +153,7 @@ impl Download<'_> {
         while self.take(id) {
             let done = retry(
                 self.pull.budget(),
-                |_| self.attempt(id),
+                |_| self.attempt_or_leave(id),
                 |retry| self.pull.tell_retry(self.blob.digest, retry.delay, retry.error),
             )
             .await;
@@ -163,13 +169,22 @@ impl Download<'_> {
                     }
                     tokio::time::sleep(AFTER_YOU).await;
                 }
+                // Whoever brings bytes takes up what is left.
+                Ok(End::Surplus) => {
+                    self.refused.store(true, Ordering::Relaxed);
+                    self.work().give_back(id);
+                    return Ok(());
+                }
                 Err(error) => {
                     self.work().give_back(id);
                     // One more connection that is not to be had is no reason to give up the others.
-                    if matches!(error, Error::Locked { .. }) && self.work().is_under_way() {
-                        return Ok(());
-                    }
-                    return Err(error);
+                    let locked = matches!(error, Error::Locked { .. });
+                    return match (locked && self.work().is_under_way())
+                        || (retry::is_transient(&error) && self.is_surplus())
+                    {
+                        true => Ok(()),
+                        false => Err(error),
+                    };
                 }
             }
         }
@@ -191,6 +206,23 @@ impl Download<'_> {
 
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`attempt`](Self::attempt); but a server that bears no more connections than bring bytes
+    /// already is not asked again and again for one more, at the cost of the retries of all.
+    async fn attempt_or_leave(&self, id: usize) -> Result<End> {
+        match self.attempt(id).await {
+            Err(error) if id > 0 && self.is_surplus() && retry::is_transient(&error) => {
+                tracing::debug!(%error, "going on with the other connections");
+                Ok(End::Surplus)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether other connections bring bytes, so that one that failed can be done without.
+    fn is_surplus(&self) -> bool {
+        self.flowing.load(Ordering::Relaxed) > 0
     }
 
     /// One request for what is left of a worker's piece. That the connection broke is no error if
@@ -284,6 +316,7 @@ impl Download<'_> {
                 break Ok(End::GaveWay);
             }
             if !self.pull.is_limited() && rate.is_too_slow(self.pull.budget().stall()) {
+                self.pull.registry().lagged(self.pull.reference(), self.blob);
                 break Err(self.too_slow());
             }
         };
@@ -330,6 +363,8 @@ enum End {
     Done,
     /// Its connection was given up for somebody who waits for one.
     GaveWay,
+    /// It failed, and others bring bytes.
+    Surplus,
 }
 
 /// Counts a connection among those that bring bytes, from the first one to its end.

@@ -1,17 +1,17 @@
 //! Asking one server after the other: in which order, and what it means that all failed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Origin;
 use super::settings::{Endpoint, Step};
 use super::transport::CONNECT;
+use super::{Origin, Scheme};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Reference};
 use crate::store::Version;
 
-/// How long a server that could not be connected to is asked after all others.
+/// How long a server that could not be connected to, or was slow, is asked after all others.
 const REST: Duration = Duration::from_secs(30);
 /// Of how many blobs it is remembered where they came from.
 const MAX_RECORDS: usize = 20_000;
@@ -21,11 +21,13 @@ const MAX_RECORDS: usize = 20_000;
 pub(super) struct Ledger {
     blobs: Mutex<HashMap<(String, Digest), Record>>,
     resting: Mutex<HashMap<Origin, Instant>>,
+    /// Who has answered over TLS: without it, they are asked for nothing any more.
+    secure: Mutex<HashSet<Origin>>,
     /// Which versions of a blob there are, by server.
     versions: Mutex<HashMap<Digest, Vec<Version>>>,
 }
 
-/// What is known of a blob.
+/// What is known of a blob since it was last begun.
 #[derive(Default)]
 struct Record {
     /// Who sent bytes of it.
@@ -59,7 +61,13 @@ impl Ledger {
         };
         let (resting, awake): (Vec<_>, Vec<_>) =
             steps.iter().filter(may).cloned().partition(|step| self.rests(&step.endpoint.origin));
-        let without_tls = resting.iter().map(|step| step.endpoint.image.registry().to_owned());
+        // That a server without TLS rests says nothing of the one with it.
+        let no_tls = |step: &&Step| {
+            let origin = &step.endpoint.origin;
+            origin.scheme() == Scheme::Https && !self.is_secure(origin)
+        };
+        let without_tls = resting.iter().filter(no_tls);
+        let without_tls = without_tls.map(|step| step.endpoint.image.registry().to_owned());
         let without_tls = without_tls.collect();
         let left = awake.into_iter().chain(resting).rev().collect();
         let ledger = Arc::clone(self);
@@ -118,6 +126,12 @@ impl Ledger {
         }
     }
 
+    /// Forgets who sent a blob, and whose bytes were wrong: one corrupt download, of this or of an
+    /// earlier time, says nothing of the next.
+    pub(super) fn begin(&self, image: &Reference, digest: &Digest) {
+        self.blobs().remove(&key(image, digest));
+    }
+
     pub(super) fn origins(&self, image: &Reference, digest: &Digest) -> Vec<Origin> {
         let blobs = self.blobs();
         let served = blobs.get(&key(image, digest)).map(|record| &record.served);
@@ -147,6 +161,25 @@ impl Ledger {
     fn blobs(&self) -> MutexGuard<'_, HashMap<(String, Digest), Record>> {
         // Nothing that holds this lock can leave the map half changed.
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the server that was last found to send a blob sends next to nothing.
+    pub(super) fn lagged(&self, image: &Reference, digest: &Digest) {
+        if let Some(origin) = self.origins(image, digest).last() {
+            self.rest(origin);
+        }
+    }
+
+    /// Notes that a server has answered.
+    pub(super) fn answered(&self, origin: &Origin) {
+        if origin.scheme() == Scheme::Https && !self.is_secure(origin) {
+            let mut secure = self.secure.lock().unwrap_or_else(PoisonError::into_inner);
+            secure.insert(origin.clone());
+        }
+    }
+
+    fn is_secure(&self, origin: &Origin) -> bool {
+        self.secure.lock().unwrap_or_else(PoisonError::into_inner).contains(origin)
     }
 
     fn rests(&self, origin: &Origin) -> bool {
@@ -184,11 +217,12 @@ impl Attempts {
     /// Notes why the last one that was asked failed.
     pub(super) fn failed(&mut self, error: Error) {
         if let Some(step) = self.current.take() {
-            // A server may well wait for the end of a line that TLS does not have.
-            if matches!(error, Error::Network { .. }) {
-                self.without_tls.push(step.endpoint.image.registry().to_owned());
-            }
+            // Connecting ends with the handshake of TLS. All that fails later, here or where this
+            // server sent us, would have gone over TLS, and so may passwords not go without.
             if matches!(error, Error::Network { action: CONNECT, .. }) {
+                if !self.ledger.is_secure(&step.endpoint.origin) {
+                    self.without_tls.push(step.endpoint.image.registry().to_owned());
+                }
                 self.ledger.rest(&step.endpoint.origin);
             }
             if !self.left.is_empty() {
@@ -221,4 +255,64 @@ impl Attempts {
 
 fn key(image: &Reference, digest: &Digest) -> (String, Digest) {
     (format!("{}/{}", image.registry(), image.repository()), *digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RegistrySettings;
+    use super::*;
+
+    /// A registry that is asked without TLS as a last resort.
+    fn insecure(image: &Reference) -> Vec<Step> {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("registries.conf");
+        let text = format!("[[registry]]\nlocation = {:?}\ninsecure = true\n", image.registry());
+        std::fs::write(&conf, text).unwrap();
+        RegistrySettings::new().registries_conf(conf).unwrap().steps(image, false).unwrap()
+    }
+
+    fn failed(action: &'static str) -> Error {
+        let source = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+        Error::Network { action, url: "https://r.example/".to_owned(), source }
+    }
+
+    #[test]
+    fn that_nobody_answers_without_tls_is_no_reason_to_do_without() {
+        let image: Reference = "r.example/a:1".parse().unwrap();
+        let (steps, ledger) = (insecure(&image), Arc::<Ledger>::default());
+        ledger.rest(&steps[1].endpoint.origin);
+        let mut attempts = ledger.attempts(&steps, &image, None);
+        assert_eq!(attempts.next().unwrap().origin.scheme(), Scheme::Https);
+        attempts.failed(failed("get an answer in time from"));
+        assert!(attempts.next().is_none());
+    }
+
+    #[test]
+    fn tls_is_given_up_only_where_it_was_never_spoken() {
+        let image: Reference = "r.example/a:1".parse().unwrap();
+        let steps = insecure(&image);
+        for (action, answered, falls_back) in [
+            (CONNECT, false, true),
+            (CONNECT, true, false),
+            ("get an answer from", false, false),
+            ("get an answer in time from", false, false),
+            ("read the answer of", true, false),
+        ] {
+            let ledger = Arc::<Ledger>::default();
+            let mut attempts = ledger.attempts(&steps, &image, None);
+            let first = attempts.next().unwrap().origin;
+            assert_eq!(first.scheme(), Scheme::Https);
+            if answered {
+                ledger.answered(&first);
+            }
+            attempts.failed(failed(action));
+            let next = attempts.next().map(|next| next.origin.scheme());
+            assert_eq!(next, falls_back.then_some(Scheme::Http), "{action}");
+            // It may rest now, and the other come first.
+            let mut again = ledger.attempts(&steps, &image, None);
+            let first = again.next().map(|next| next.origin.scheme());
+            let expected = if falls_back { Scheme::Http } else { Scheme::Https };
+            assert_eq!(first, Some(expected), "{action}");
+        }
+    }
 }

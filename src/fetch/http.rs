@@ -141,7 +141,7 @@ impl Registries {
     }
 
     fn way_to(&self, endpoint: &Endpoint) -> Transport {
-        Transport::to(&self.connections, self.traffic.as_ref(), endpoint)
+        Transport::to(&self.connections, &self.ledger, self.traffic.as_ref(), endpoint)
     }
 
     pub(super) fn sessions(&self) -> &Sessions {
@@ -322,6 +322,10 @@ impl RegistryPull for HttpRegistry {
         self.registries.list_referrers(reference, subject, artifact_type).boxed()
     }
 
+    fn begin(&self, reference: &Reference, blob: &Descriptor) {
+        self.registries.ledger.begin(reference, &blob.digest);
+    }
+
     fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
         let ledger = &self.registries.ledger;
         if !ledger.distrust(reference, &blob.digest) {
@@ -332,6 +336,10 @@ impl RegistryPull for HttpRegistry {
         let key = (registry.to_owned(), repository.to_owned(), reference.digest().is_some());
         let steps = all.get(&key).map(|steps| &steps[..]).unwrap_or_default();
         ledger.attempts(steps, reference, Some(&blob.digest)).next().is_some()
+    }
+
+    fn lagged(&self, reference: &Reference, blob: &Descriptor) {
+        self.registries.ledger.lagged(reference, &blob.digest);
     }
 
     fn recall(&self, _: &Reference, blob: &Descriptor, version: &Version) {

@@ -14,6 +14,8 @@ const GAIN: f64 = 1.2;
 const DOUBTS: u32 = 3;
 /// How long after a connection was given up for somebody else it is tried again to have more.
 const MODESTY: Duration = Duration::from_secs(1);
+/// How long after one failed that others made up for.
+const CAUTION: Duration = Duration::from_secs(10);
 
 /// Decides from the bytes that came in how many connections to add.
 #[derive(Debug)]
@@ -91,6 +93,11 @@ impl Pace {
     /// One was given up for somebody else: what was learnt of more of them is no longer true.
     pub(super) fn gave_way(&mut self, now: Instant) {
         *self = Pace { modest: Some(now + MODESTY), ..Pace::new() };
+    }
+
+    /// One failed, most likely since the server bears no more: so many are enough for a while.
+    pub(super) fn refused(&mut self, now: Instant) {
+        *self = Pace { modest: Some(now + CAUTION), ..Pace::new() };
     }
 }
 
@@ -182,6 +189,12 @@ mod tests {
         now += TICK;
         assert_eq!((more(now), more(now + TICK)), (0, 0));
         now += MODESTY;
+        assert_eq!((more(now), more(now + TICK)), (0, 3));
+        pace.refused(now);
+        let mut more = |now| pace.more(now, 9_000_000, 9_000_000, 3, 3);
+        now += MODESTY;
+        assert_eq!((more(now), more(now + TICK)), (0, 0));
+        now += CAUTION;
         assert_eq!((more(now), more(now + TICK)), (0, 3));
     }
 

@@ -59,11 +59,22 @@ pub trait RegistryPull: Send + Sync {
         range: Option<ByteRange>,
     ) -> BoxFuture<'a, Result<BlobBody>>;
 
+    /// Hears that `blob` is going to be brought: what was held against servers when it was brought
+    /// before is forgotten, and so is who sent it then.
+    fn begin(&self, reference: &Reference, blob: &Descriptor) {
+        let _ = (reference, blob);
+    }
+
     /// Hears that the bytes of `blob` that came from here were not those of its digest. Says
     /// whether there is somebody else to ask, so that it is worth beginning again.
     fn distrust(&self, reference: &Reference, blob: &Descriptor) -> bool {
         let _ = (reference, blob);
         false
+    }
+
+    /// Hears that the bytes of `blob` came too slowly, so that others had better be asked first.
+    fn lagged(&self, reference: &Reference, blob: &Descriptor) {
+        let _ = (reference, blob);
     }
 
     /// Hears which version of `blob` an earlier download began with, so that no more is taken of
@@ -79,7 +90,7 @@ pub trait RegistryPull: Send + Sync {
         None
     }
 
-    /// The servers that `blob` came from so far, in the order they were asked.
+    /// The servers that `blob` came from since it was [begun](Self::begin), in the order they were asked.
     fn origins(&self, reference: &Reference, blob: &Descriptor) -> Vec<Origin> {
         let _ = (reference, blob);
         Vec::new()

@@ -1,6 +1,8 @@
 //! The connections to each host, and the hosts that want to be left alone, over all processes that
 //! pull into one store.
 
+mod wait;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,12 +18,12 @@ use crate::store::{Hosts, Queued, Slot};
 
 use reqwest::Client;
 
+use wait::Wait;
+
 /// How often it is looked whether a connection has become free.
 const POLL: Duration = Duration::from_millis(25);
 /// How often waiting is told.
 const TELL: Duration = Duration::from_secs(1);
-/// How long a connection is waited for.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How long a slot is kept after its connection was given up before its pull opens another, and before
 /// anybody else does. A task of the same runtime closes the socket, and was woken before the one that
 /// waits so long.
@@ -128,13 +130,11 @@ impl Traffic {
     /// Waits for one of a host's connections. One who is not patient is told at once that a host
     /// wants to be left alone.
     pub(super) async fn enter(&self, to: &Origin, large: bool, patient: bool) -> Result<Permit> {
-        let (host, begun) = (to.to_string(), Instant::now());
+        let (host, mut wait) = (to.to_string(), Wait::new(Instant::now()));
         let (mut queued, mut told) = (None, None::<Instant>);
         loop {
-            // After so long a host may be asked once, whatever was said of it.
-            let heed = begun.elapsed() < LIMIT;
-            let patience = begun.elapsed();
-            match self.look(&host, large, patience, queued.take()).await? {
+            let now = Instant::now();
+            match self.look(&host, large, wait, queued.take()).await? {
                 Found::Slot(slot, client) => return Ok(self.permit(host, slot, client, large)),
                 Found::Soon(time) => tokio::time::sleep(time).await,
                 Found::Closed(left) if patient => {
@@ -145,8 +145,10 @@ impl Traffic {
                 Found::Closed(left) => return Err(left_alone(host, left)),
                 Found::None(seen) => {
                     queued = seen;
-                    if !heed {
-                        return Err(self.gave_up(&host, begun.elapsed()));
+                    if self.0.uses(&host) {
+                        wait.has_another(now);
+                    } else if wait.is_over(now) {
+                        return Err(self.gave_up(&host, wait.waited(now)));
                     }
                     if told.is_none_or(|told| told.elapsed() >= TELL) {
                         told = Some(Instant::now());
@@ -163,23 +165,24 @@ impl Traffic {
         &self,
         host: &str,
         large: bool,
-        waited: Duration,
+        wait: Wait,
         queued: Option<Queued>,
     ) -> Result<Found> {
         let (inner, host) = (Arc::clone(&self.0), host.to_owned());
         blocking(move || {
-            let left = match waited < LIMIT {
-                true => inner.hosts.closed(&host, inner.ceiling)?,
-                false => Duration::ZERO,
+            let now = Instant::now();
+            let left = match wait.is_over(now) {
+                false => inner.hosts.closed(&host, inner.ceiling)?,
+                true => Duration::ZERO,
             };
             if !left.is_zero() {
                 return Ok(Found::Closed(left));
             }
-            if let Some(found) = inner.slot(&host, large, waited)? {
+            if let Some(found) = inner.slot(&host, large, wait.waited(now))? {
                 return Ok(found);
             }
             // Who has a connection gets the next of its own: only who has none is given way to.
-            if inner.held().get(&host).is_some_and(|held| held.used > 0) {
+            if inner.uses(&host) {
                 return Ok(Found::None(None));
             }
             let queued = match queued {
@@ -230,6 +233,11 @@ impl Traffic {
 }
 
 impl Inner {
+    /// Whether this pull has a connection to this host in use.
+    fn uses(&self, host: &str) -> bool {
+        self.held().get(host).is_some_and(|held| held.used > 0)
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         // Nothing that holds this lock can leave the map half changed.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)

@@ -154,6 +154,7 @@ impl Transfer<'_> {
         let resumed = part.len();
         let (digest, size) = (self.blob.digest, self.blob.size);
         self.pull.tell(Event::Started { digest, size, resumed });
+        self.pull.registry().begin(self.pull.reference(), self.blob);
         for version in part.versions() {
             self.pull.registry().recall(self.pull.reference(), self.blob, version);
         }

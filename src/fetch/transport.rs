@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Url, redirect};
 
-use super::answer::Answer;
+use super::answer::{Answer, silence};
+use super::fallback::Ledger;
 use super::origin::{Origin, shown};
 use super::peer::{Guard, Lookup, Reach, Refused, is_private};
 use super::redirect::{MAX_REDIRECTS, is_redirect, target};
@@ -27,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(50);
 
 /// What was tried when there is no connection.
 pub(super) const CONNECT: &str = "connect to";
+/// What was tried when no answer began.
+const LATE: &str = "get an answer in time from";
 
 /// What proves who we are.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,8 +125,8 @@ impl Connections {
         let guard = Guard { lookup: Arc::clone(&self.lookup), reach: way.reach };
         let builder = Client::builder()
             .user_agent(user_agent)
-            .connect_timeout(connect_timeout)
-            .read_timeout(read_timeout)
+            // Shorter than the wait for an answer: that one ending says that there is a connection.
+            .connect_timeout(connect_timeout.min(read_timeout.mul_f64(0.9)))
             .pool_idle_timeout(IDLE)
             .http1_only()
             .retry(reqwest::retry::never())
@@ -149,6 +152,7 @@ impl Connections {
 /// The way to one server, and to where it sends us.
 pub(super) struct Transport {
     connections: Arc<Connections>,
+    ledger: Arc<Ledger>,
     traffic: Option<Traffic>,
     /// Whether to wait for a host that wants to be left alone: not while there is another to ask.
     patient: bool,
@@ -161,11 +165,13 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn to(
         connections: &Arc<Connections>,
+        ledger: &Arc<Ledger>,
         traffic: Option<&Traffic>,
         endpoint: &Endpoint,
     ) -> Transport {
         Transport {
             connections: Arc::clone(connections),
+            ledger: Arc::clone(ledger),
             traffic: traffic.cloned(),
             patient: !endpoint.has_stand_in,
             home: endpoint.origin.clone(),
@@ -291,6 +297,32 @@ impl Transport {
         Err(Error::BadResponse { url: shown(&url), reason })
     }
 
+    async fn dispatch(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &Url,
+        permit: Option<Permit>,
+    ) -> Result<Answer> {
+        let patience = self.connections.settings.read_timeout;
+        let response = match tokio::time::timeout(patience, request.send()).await {
+            Ok(response) => response.map_err(|error| failed(url, error))?,
+            Err(_) => {
+                let (url, source) = (shown(url), silence(patience).into());
+                return Err(Error::Network { action: LATE, url, source });
+            }
+        };
+        if let Some(origin) = Origin::of(url) {
+            self.ledger.answered(&origin);
+            let direct = self.connections.settings.proxies.of(url).is_none();
+            if direct && response.remote_addr().is_some_and(|from| !is_private(from.ip())) {
+                self.connections.public_origins().insert(origin);
+            }
+        }
+        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
+        Answer::new(url.clone(), response, permit, patience)
+    }
+
     fn client(
         &self,
         url: &Url,
@@ -315,25 +347,6 @@ impl Transport {
     fn tls_of(&self, url: &Url) -> Result<Tls> {
         let own = self.connections.registries.tls(&host_and_port(url))?;
         Ok(own.trusting(&self.tls.for_others()))
-    }
-
-    async fn dispatch(
-        &self,
-        request: RequestBuilder,
-        method: &Method,
-        url: &Url,
-        permit: Option<Permit>,
-    ) -> Result<Answer> {
-        let response = request.send().await.map_err(|error| failed(url, error))?;
-        tracing::debug!(%method, url = shown(url), status = response.status().as_u16(), "answer");
-        let direct = self.connections.settings.proxies.of(url).is_none();
-        if direct
-            && response.remote_addr().is_some_and(|from| !is_private(from.ip()))
-            && let Some(origin) = Origin::of(url)
-        {
-            self.connections.public_origins().insert(origin);
-        }
-        Answer::new(url.clone(), response, permit)
     }
 
     /// Where this server may send us: from the public network to the private one only if users
@@ -377,7 +390,7 @@ fn failed(url: &Url, error: reqwest::Error) -> Error {
     }
     let action = match (error.is_connect(), error.is_timeout()) {
         (true, _) => CONNECT,
-        (false, true) => "get an answer in time from",
+        (false, true) => LATE,
         (false, false) => "get an answer from",
     };
     let source = match is_plain_http(&error) {
@@ -434,6 +447,7 @@ mod tests {
         let connections = Connections::new(settings, Arc::default(), Arc::new(Fake(found)));
         Transport {
             connections: Arc::new(connections.unwrap()),
+            ledger: Arc::default(),
             traffic: None,
             patient: true,
             home: Origin::of(&"https://registry.test/".parse().unwrap()).unwrap(),

@@ -1,5 +1,9 @@
 //! The order of asking, and what makes the next one be asked.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use layerstore::fetch::{Puller, RetryPolicy};
 use layerstore::{Error, ErrorKind};
 
 use super::support::{Action, Fault, Registry, media_type};
@@ -111,6 +115,40 @@ fn a_mirror_with_wrong_bytes_is_passed_over() {
 }
 
 #[test]
+fn wrong_bytes_are_held_against_nobody_for_ever() {
+    let image = image();
+    let layer = &image.layers[0].digest;
+    let origin = with(&image, "demo");
+    origin.fault(Fault::on("GET", layer).times(1).then(Action::Corrupt(5)));
+    let world = World::new();
+    let puller = world.puller(world.client(&conf(&origin, &[])));
+    let name = "r.example/demo:1".parse().unwrap();
+    let error = run(puller.pull(&name)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    run(puller.pull(&name)).unwrap();
+    world.has("r.example/demo:1", &image);
+}
+
+#[test]
+fn who_sent_it_the_last_time_is_not_blamed() {
+    let image = image();
+    let layer = &image.layers[0].digest;
+    let (mirror, origin) = (with(&image, "demo"), with(&image, "demo"));
+    let fault = Fault::on("GET", layer);
+    let lacks = mirror.fault(fault.clone().times(1).then(Action::error(404, "BLOB_UNKNOWN", "no")));
+    let corrupt = mirror.fault(fault.then(Action::Corrupt(2_000_000)));
+    let world = World::new();
+    let client = Arc::new(world.client(&conf(&origin, &[entry(&mirror, "")])).build().unwrap());
+    let name = "r.example/demo:1".parse().unwrap();
+    for hits in 0..2 {
+        let world = World::new();
+        run(Puller::new(world.store.clone(), client.clone()).pull(&name)).unwrap();
+        world.has("r.example/demo:1", &image);
+        assert_eq!((lacks.hits(), corrupt.hits()), (1, hits));
+    }
+}
+
+#[test]
 fn wrong_bytes_stay_the_error_where_nobody_has_the_right_ones() {
     let image = image();
     let layer = &image.layers[0].digest;
@@ -153,6 +191,22 @@ fn a_blob_that_breaks_off_goes_on_elsewhere() {
     let range = |from: u64| vec![Some(format!("bytes={from}-2999999"))];
     assert_eq!(asked(&second), range(1_000_000));
     assert_eq!(asked(&origin), range(1_500_000));
+}
+
+#[test]
+fn a_mirror_that_trickles_is_passed_over() {
+    let image = image();
+    let layer = &image.layers[0].digest;
+    let (mirror, origin) = (with(&image, "demo"), with(&image, "demo"));
+    let trickle = mirror.fault(Fault::on("GET", layer).then(Action::Throttle(1000)));
+    let world = World::new();
+    let mut patience = RetryPolicy::default();
+    (patience.retries, patience.stall) = (1, Duration::from_millis(500));
+    let puller = world.puller(world.client(&conf(&origin, &[entry(&mirror, "")]))).retry(patience);
+    run(puller.pull(&"r.example/demo:1".parse().unwrap())).unwrap();
+    world.has("r.example/demo:1", &image);
+    assert_eq!(trickle.hits(), 1);
+    assert_eq!(world.origins(layer), [url(&mirror), url(&origin)]);
 }
 
 #[test]

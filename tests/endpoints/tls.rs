@@ -10,7 +10,7 @@ use tokio_rustls::rustls::version;
 
 use super::authority::{Authority, Front, Pair, Running};
 use super::support::{Action, Fault, Registry};
-use super::{World, image, with};
+use super::{World, image, nobody, with};
 
 /// A registry behind TLS, whose certificate is for `host`.
 fn behind(pair: Pair) -> (Registry, Running) {
@@ -94,6 +94,23 @@ fn skip_verify_holds_for_its_host_alone() {
     again.write(&format!("certs.d/{}/hosts.toml", front.address()), text);
     again.pull(again.client(""), &format!("{}/demo:1", front.address())).unwrap_err();
     assert!(sent.hits() > 0 && other.requests().is_empty());
+}
+
+#[test]
+fn who_has_spoken_tls_is_asked_for_nothing_without() {
+    let (registry, front) = behind(Pair::self_signed("127.0.0.1"));
+    let layer = image().layers[0].digest.clone();
+    let away = format!("https://{}/v2/demo/blobs/{layer}", nobody());
+    for action in [Action::redirect(307, away), Action::CloseAfter(1000)] {
+        let fault = registry.fault(Fault::on("GET", &layer).then(action));
+        let conf = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", front.address());
+        let world = World::new();
+        let name = format!("{}/demo:1", front.address());
+        let error = world.pull(world.client(&conf), &name).unwrap_err();
+        assert!(fault.hits() > 0, "{error}");
+        assert!(!error.to_string().contains(&format!("http://{}", front.address())), "{error}");
+        fault.remove();
+    }
 }
 
 #[test]

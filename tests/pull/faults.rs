@@ -80,6 +80,24 @@ fn what_lasts_is_an_error_that_says_what_the_registry_said() {
 }
 
 #[test]
+fn who_takes_bytes_slowly_is_not_timed_out() {
+    let world = World::new();
+    let image = images::synthetic(&[200_000]);
+    world.registry.push("demo", "1", &image);
+    // Bytes are waited for, and what has come is paid for meanwhile: for longer than a server may take.
+    let stall = Action::StallAfter(100_000, Duration::from_millis(400));
+    let fault = world.registry.fault(Fault::on("GET", &image.layers[0].digest).then(stall));
+    let client = HttpRegistry::builder().plain_http(world.registry.address());
+    let client = client.read_timeout(Duration::from_millis(700)).build().unwrap();
+    let mut patience = RetryPolicy::default();
+    patience.retries = 0;
+    let puller = Puller::new(world.store.clone(), Arc::new(client)).retry(patience);
+    run(puller.limit_rate(80_000).pull(&world.reference("demo:1"))).unwrap();
+    assert_eq!(fault.hits(), 1);
+    world.assert_has("demo:1", &image);
+}
+
+#[test]
 fn nobody_there() {
     let world = World::new();
     let reference: Reference = "127.0.0.1:1/demo:1".parse().unwrap();

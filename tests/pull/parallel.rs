@@ -1,7 +1,8 @@
 //! One blob over several connections.
 
 use super::*;
-use crate::support::{Action, Fault, images};
+use crate::support::connections::established;
+use crate::support::{Action, Fault, Request, images};
 
 const SIZE: u64 = 120 << 20;
 /// Bytes per second on each connection: slow enough that more connections are worth it.
@@ -110,6 +111,25 @@ fn connections_that_break_are_made_up_for() {
     world.pull("demo:1").unwrap();
     world.assert_has("demo:1", &image);
     world.assert_tidy(0);
+}
+
+#[test]
+fn a_connection_that_the_server_refuses_is_done_without() {
+    let world = World::new();
+    let image = images::synthetic(&[64 << 20]);
+    world.registry.push("demo", "1", &image);
+    let (layer, port) = (&image.layers[0].digest, world.registry.port());
+    // As a server does that has a limit on connections.
+    let busy = move |_: &Request| established(port).len() > 2;
+    let refusal = Action::status(503, &[("Connection", "close")], "");
+    let refused = world.registry.fault(Fault::on("GET", layer).when(busy).then(refusal));
+    world.registry.fault(Fault::on("GET", layer).then(Action::Throttle(RATE)));
+    let mut patience = RetryPolicy::default();
+    (patience.retries, patience.total_retries) = (2, 3);
+    patience.first_delay = Duration::from_millis(20);
+    run(world.puller().retry(patience).pull(&world.reference("demo:1"))).unwrap();
+    world.assert_has("demo:1", &image);
+    assert!(refused.hits() > 0);
 }
 
 #[test]

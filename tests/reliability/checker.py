@@ -140,7 +140,7 @@ class _Look:
             self.name(".layerstore/used", name, is_image, modes=(0o600,))
         for name in layout.listing(self.at(".layerstore/quarantine")):
             is_blob = layout.is_digest(name.replace("-", ":", 1))
-            is_index = re.fullmatch(r"index\.json-[0-9a-f]{32}", name) is not None
+            is_index = re.fullmatch(r"(index\.json|refs)-[0-9a-f]{32}", name) is not None
             self.name(".layerstore/quarantine", name, is_blob or is_index)
         for name in layout.listing(self.at(".layerstore/origins")):
             is_origin = re.fullmatch(r"[0-9a-f]{32}", name) is not None

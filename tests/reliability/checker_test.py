@@ -400,7 +400,7 @@ class Copy(Case):
             self.reports("copy")
 
     def test_what_lies_in_quarantine(self):
-        for name in (self.put.replace(":", "-"), "index.json-" + "0" * 32):
+        for name in (self.put.replace(":", "-"), "index.json-" + "0" * 32, "refs-" + "0" * 32):
             samples.write(self.at(".layerstore/quarantine/" + name), b"", 0o444)
         self.assertEqual(self.problems(), [])
         samples.write(self.at(".layerstore/quarantine/x"), b"", 0o444)
