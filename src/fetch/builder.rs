@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connections::{Connections, Settings};
 use super::http::Registries;
 use super::peer::{Lookup, System};
 use super::session::Sessions;
-use super::transport::{Connections, Settings};
 use super::{Anonymous, AuthProvider, HttpRegistry, Proxies, RegistrySettings};
 use crate::error::Result;
 

@@ -8,12 +8,13 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
 use super::challenge::Challenge;
+use super::connections::Connections;
 use super::fallback::{Attempts, Ledger};
 use super::origin::{Origin, shown};
 use super::range::number;
 use super::session::{Door, Sessions};
 use super::settings::{Endpoint, Step};
-use super::transport::{Connections, Errand, Transport};
+use super::transport::{Errand, Transport};
 use super::{
     BlobBody, ByteRange, HttpRegistryBuilder, RawManifest, RegistryPull, RegistrySettings, Traffic,
     body,

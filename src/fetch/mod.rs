@@ -17,6 +17,7 @@ mod blobs;
 mod body;
 mod builder;
 mod challenge;
+mod connections;
 mod desk;
 mod download;
 mod fallback;
