@@ -65,14 +65,15 @@ impl HttpRegistryBuilder {
         self
     }
 
-    /// How long connecting may take, TLS included. Default: 10 s.
+    /// How long connecting may take, TLS included; never longer than nine tenths of what an answer
+    /// may. Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
     /// How long a server may take to begin its answer, and to send the next bytes of a body.
-    /// Default: 30 s.
+    /// How long we take to read them does not count. Default: 30 s.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.settings.read_timeout = timeout;
         self
