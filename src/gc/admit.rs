@@ -10,6 +10,8 @@ use crate::store::{BlobStore, Lease, SpaceLimits, config};
 
 /// How long the end of another collection is waited for, where one is needed here.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often room that a collection has found is looked for before others have taken it.
+const LOOKS: usize = 3;
 
 /// Lets a pull begin that lacks these blobs, which its lease pins: there is room for them beside what
 /// other pulls have still to write, and it is theirs until the lease ends. In a store with limits
@@ -99,7 +101,7 @@ impl Asked<'_> {
             }
         }
         let used = self.used.map_or(0, |(bytes, _)| bytes);
-        Ok(self.is_within(used) && self.is_free(space::free(layout)?, used))
+        Ok(self.is_within(used) && self.is_free()?)
     }
 
     fn measure(&mut self) -> Result<u64> {
@@ -114,11 +116,17 @@ impl Asked<'_> {
         used.saturating_add(self.needs.own) <= max
     }
 
-    fn is_free(&self, free: u64, used: u64) -> bool {
-        let (all, min) = (self.all(), self.limits.min_free.unwrap_or(0));
-        let is_reserved = self.used.is_some()
-            && used.saturating_add(self.needs.own) <= self.limits.reserved.unwrap_or(0);
-        free >= all.saturating_add(if is_reserved { 0 } else { min })
+    /// Whether the disk has it, and what is to stay free beside it, unless that is reserved.
+    fn is_free(&self) -> Result<bool> {
+        let (layout, all) = (self.store.layout(), self.all());
+        let left = space::free(layout)?.checked_sub(all);
+        match (left, self.limits.reserved) {
+            (None, _) => Ok(false),
+            (Some(left), _) if left >= self.limits.min_free.unwrap_or(0) => Ok(true),
+            (Some(_), None) => Ok(false),
+            // What is noted would be too large.
+            (Some(_), Some(reserved)) => Ok(space::used(layout)?.saturating_add(all) <= reserved),
+        }
     }
 
     fn all(&self) -> u64 {
@@ -129,12 +137,7 @@ impl Asked<'_> {
         if !self.limits.is_limited() {
             return Err(self.no_room(None)?);
         }
-        let limits = SpaceLimits {
-            max_used: self.limits.max_used.map(|max| max.saturating_sub(self.all())),
-            min_free: Some(self.limits.min_free.unwrap_or(0).saturating_add(self.all())),
-            ..self.limits
-        };
-        let goal = Goal { limits, or_nothing: true };
+        let goal = Goal { limits: self.limits, needed: self.all(), or_nothing: true };
         let begun = Instant::now();
         let room = loop {
             match collect_for(self.store, &GcOptions::default(), &goal) {
@@ -144,9 +147,17 @@ impl Asked<'_> {
                 collected => break collected?.room.unwrap_or_default(),
             }
         };
-        // What others wrote since their needs were looked at was counted twice.
-        self.look()?;
-        if room.over > 0 && !self.fits()? {
+        // What others write between two looks is counted twice. Where room was found, look again.
+        let looks = if room.over > 0 { 1 } else { LOOKS };
+        let mut fits = false;
+        for _ in 0..looks {
+            self.look()?;
+            fits = self.fits()?;
+            if fits {
+                break;
+            }
+        }
+        if !fits {
             return Err(self.no_room(Some((room.used, room.kept.unwrap_or_default())))?);
         }
         self.measure()?;

@@ -127,7 +127,7 @@ pub struct GcReport {
 /// [`Error::NetworkFilesystem`]; [`Error::UnreadableRoot`], which names the ref or the lease;
 /// [`Error::Io`].
 pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
-    collect_for(store, options, &Goal { limits: options.limits, or_nothing: false })
+    collect_for(store, options, &Goal { limits: options.limits, ..Goal::default() })
 }
 
 /// Collects, and makes room to reach a goal.

@@ -22,6 +22,8 @@ const ROUNDS: usize = 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Goal {
     pub(crate) limits: SpaceLimits,
+    /// What is going to be written beside what is there, in bytes on disk.
+    pub(crate) needed: u64,
     /// Drop nothing where that is not enough.
     pub(crate) or_nothing: bool,
 }
@@ -30,9 +32,12 @@ impl Goal {
     /// How many bytes are too many.
     pub(super) fn excess(&self, used: u64, free: u64) -> u64 {
         let SpaceLimits { max_used, min_free, reserved, .. } = self.limits;
-        let over = max_used.map_or(0, |max| used.saturating_sub(max));
-        let short = min_free.map_or(0, |min| min.saturating_sub(free)).min(used);
-        over.max(short).min(used.saturating_sub(reserved.unwrap_or(0)))
+        let then = used.saturating_add(self.needed);
+        let over = max_used.map_or(0, |max| then.saturating_sub(max));
+        // No limit: bytes have to go somewhere.
+        let lacking = self.needed.saturating_sub(free);
+        let short = min_free.map_or(0, |min| min.saturating_add(self.needed).saturating_sub(free));
+        over.max(lacking).max(short.min(then.saturating_sub(reserved.unwrap_or(0))))
     }
 }
 

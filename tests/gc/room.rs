@@ -244,6 +244,18 @@ fn free_space_is_made_down_to_what_is_reserved() {
     assert!(over > 0, "no store takes nothing");
 }
 
+/// It is about what is free alone.
+#[test]
+fn what_is_reserved_does_not_raise_the_most_that_may_be_taken() {
+    let (_dir, store) = store();
+    add(&store, "a:1", &[1], 30);
+    add(&store, "b:1", &[2], 20);
+    let reserve = |options: &mut GcOptions| options.limits.reserved = Some(1 << 40);
+    assert_eq!(dropped(&shrink_as(&store, MIB / 2, reserve)), ["a:1"]);
+    store.set_pinned("b:1", true).unwrap();
+    assert!(shrink_as(&store, MIB / 2, reserve).room.unwrap().over > 0);
+}
+
 /// Between the choice and the drop stands the lock of index.json: what changes before it is had counts.
 #[test]
 fn what_is_used_pinned_or_retagged_after_it_was_chosen_stays() {

@@ -164,6 +164,27 @@ fn a_file_system_that_is_too_full_is_told_before_the_first_byte() {
     world.pull("demo:1").unwrap();
 }
 
+/// What is reserved is so from `min-free-space` alone: not from the cap, and not where it cannot be had.
+#[test]
+fn what_is_reserved_lets_no_pull_in_that_has_no_room() {
+    let world = World::new();
+    push(&world, "old", &[2 * MIB]);
+    world.pull("old:1").unwrap();
+    let large = push(&world, "large", &[20 * MIB]);
+    let cap = limited(&world, MIB);
+    let used = cap - MIB;
+    // More than is there, or less by what the image has.
+    for reserved in [1 << 40, used - MIB] {
+        world.store.set_config(ConfigKey::ReservedSpace, Some(&reserved.to_string())).unwrap();
+        let error = world.pull("large:1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OverCap, "{error}");
+        assert_eq!((sends(&world, &large), world.store.refs().unwrap().len()), (0, 1));
+    }
+    push(&world, "next", &[2 * MIB + 1]);
+    world.pull("next:1").unwrap();
+    assert!(du(&world) <= cap);
+}
+
 /// The size that was noted is an upper bound: what is gone since is found out before anything is dropped.
 #[test]
 fn what_was_noted_of_the_size_is_measured_before_it_costs_an_image() {
