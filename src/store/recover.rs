@@ -11,13 +11,15 @@ use super::refs;
 use super::refs_copy::{self, RefsCopy};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Document};
-use crate::sys;
+use crate::sys::{self, Dir};
 
 /// What a rebuilt `index.json` calls images whose names are lost, with the first 64 digits of the
 /// digest as the tag: a name keeps them from the collector, and can be moved and removed like any.
 const RECOVERED: &str = "localhost/recovered";
 /// What the names begin with under which `index.json` is kept, as it was found, in `quarantine/`.
 const BROKEN: &str = "index.json-";
+/// And its copy.
+const BROKEN_COPY: &str = "refs-";
 
 /// What became of the refs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,10 +72,16 @@ pub struct MissingName {
 /// `quarantine/`.
 pub(crate) fn recover(layout: &Layout) -> Result<RefsRepair> {
     let lock = refs::lock(layout)?;
-    let copy = refs_copy::read(layout, refs::MAX_INDEX);
+    let copy = match refs_copy::read(layout, refs::MAX_INDEX) {
+        Err(error) if is_no_copy(&error) => {
+            keep(layout, &layout.private, refs_copy::NAME, BROKEN_COPY)?;
+            None
+        }
+        copy => copy?,
+    };
     let repair = match refs::read_index(layout) {
-        Ok((bytes, index)) => mend(layout, &bytes, index, copy.ok().flatten())?,
-        Err(error) if is_damage(&error) => rebuild(layout, copy.ok().flatten())?,
+        Ok((bytes, index)) => mend(layout, &bytes, index, copy)?,
+        Err(error) if is_damage(&error) => rebuild(layout, copy)?,
         Err(error) => return Err(error),
     };
     refs::settle(layout)?;
@@ -89,6 +97,22 @@ fn is_damage(error: &Error) -> bool {
         Error::Io { source, .. } => sys::is_link(source) || sys::is_bad_disk(source),
         _ => false,
     }
+}
+
+/// Whether what lies in the place of the copy is none. One that could only not be read, for want of
+/// memory or by a fault of the disk that may pass, is not given up: nothing else has the names.
+fn is_no_copy(error: &Error) -> bool {
+    match error {
+        Error::Damaged { .. } | Error::TooLarge { .. } => true,
+        Error::Io { source, .. } => sys::is_link(source),
+        _ => false,
+    }
+}
+
+/// Moves what is broken to `quarantine/`, for people.
+fn keep(layout: &Layout, dir: &Dir, name: &str, prefix: &str) -> Result<()> {
+    let random = sys::random_name().context("keep", dir.path_of(name))?;
+    dir.rename(name, &layout.quarantine, &format!("{prefix}{random}"))
 }
 
 /// Puts the copy's entries in the place of those that make no sense any more. Other tools may
@@ -150,8 +174,7 @@ fn rebuild(layout: &Layout, copy: Option<(Vec<u8>, IndexFile)>) -> Result<RefsRe
     }
     // Until the new one has its place there is none, which is what there was before.
     if layout.root.meta("index.json")?.is_some() {
-        let random = sys::random_name().context("keep", layout.root.path_of("index.json"))?;
-        layout.root.rename("index.json", &layout.quarantine, &format!("{BROKEN}{random}"))?;
+        keep(layout, &layout.root, "index.json", BROKEN)?;
     }
     refs::write(layout, &bytes)?;
     let wanted = repair.unnamed.iter().map(|it| it.digest).collect();
@@ -197,4 +220,26 @@ fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
 /// A blob that is a document. What cannot be read is none that a name could be given to.
 pub(super) fn document(layout: &Layout, digest: &Digest) -> Option<(Descriptor, Document)> {
     reading::sniff(layout, digest).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_that_could_not_be_read_is_not_given_up() {
+        let io = |code| Error::Io {
+            action: "open",
+            path: "refs".into(),
+            source: io::Error::from_raw_os_error(code),
+        };
+        // EIO, ENOMEM, EACCES, ENFILE, EMFILE; and ELOOP, a symbolic link.
+        for code in [5, 12, 13, 23, 24] {
+            assert!(!is_no_copy(&io(code)), "{code}");
+        }
+        assert!(is_no_copy(&io(40)));
+        assert!(is_no_copy(&Error::TooLarge { what: "refs".to_owned(), limit: 1 }));
+    }
 }
