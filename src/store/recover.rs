@@ -1,6 +1,6 @@
 //! Rebuilding `index.json` when it is lost or broken.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -192,9 +192,9 @@ fn recovered_name(digest: &Digest) -> String {
     format!("{RECOVERED}:{tag}")
 }
 
-/// The documents to which no other leads. Those about another are none: they stay with it.
+/// Documents that lead to all others, or are what those are about, so that to name them keeps all.
 fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
-    let (mut found, mut children) = (Vec::new(), HashSet::new());
+    let mut graph = Graph::default();
     for algorithm in Algorithm::ALL {
         let Some(dir) = layout.algorithm(algorithm)? else {
             continue;
@@ -203,18 +203,74 @@ fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
             let Ok(digest) = Digest::from_hex(algorithm, &name?) else {
                 continue;
             };
-            let Some((descriptor, document)) = document(layout, &digest) else {
-                continue;
-            };
-            children.extend(document.children().map(|child| child.digest));
-            if document.subject().is_none() {
-                found.push(descriptor);
+            if let Some((descriptor, document)) = document(layout, &digest) {
+                graph.add(layout, descriptor, document)?;
             }
         }
     }
-    found.retain(|it| !children.contains(&it.digest));
-    found.sort_by_key(|it| it.digest);
-    Ok(found)
+    Ok(graph.roots())
+}
+
+/// The documents of a store, and what leads from one to another.
+#[derive(Default)]
+struct Graph {
+    documents: BTreeMap<Digest, (Descriptor, Document)>,
+    /// What is about a blob that is there.
+    about: HashMap<Digest, Vec<Digest>>,
+    /// What indexes lead to. What a manifest leads to is not read as a document.
+    children: HashSet<Digest>,
+    /// What would be kept, and whether as a document.
+    kept: HashSet<(Digest, bool)>,
+}
+
+impl Graph {
+    fn add(&mut self, layout: &Layout, descriptor: Descriptor, document: Document) -> Result<()> {
+        let digest = descriptor.digest;
+        if let Some(subject) = document.subject()
+            && layout.blob_meta(&subject.digest)?.is_some()
+        {
+            self.about.entry(subject.digest).or_default().push(digest);
+        }
+        if let Document::Index(index) = &document {
+            self.children.extend(index.manifests.iter().map(|child| child.digest));
+        }
+        self.documents.insert(digest, (descriptor, document));
+        Ok(())
+    }
+
+    /// Those first that nothing keeps; then what is about others, or part of these, whose own subject
+    /// nothing has kept by then.
+    fn roots(mut self) -> Vec<Descriptor> {
+        let about: HashSet<Digest> = self.about.values().flatten().copied().collect();
+        let mut order: Vec<Digest> = self.documents.keys().copied().collect();
+        order.sort_by_key(|it| (about.contains(it), self.children.contains(it), *it));
+        order.retain(|digest| {
+            let is_kept = self.kept.contains(&(*digest, true));
+            if !is_kept {
+                self.keep(digest);
+            }
+            !is_kept
+        });
+        order.sort();
+        order.iter().filter_map(|it| self.documents.remove(it)).map(|(it, _)| it).collect()
+    }
+
+    /// Follows a document as a collection does.
+    fn keep(&mut self, root: &Digest) {
+        let mut work = vec![(*root, true)];
+        while let Some((digest, as_document)) = work.pop() {
+            let found = self.documents.get(&digest).filter(|_| as_document);
+            if !self.kept.insert((digest, found.is_some())) {
+                continue;
+            }
+            if let Some((_, document)) = found {
+                let is_index = matches!(document, Document::Index(_));
+                work.extend(document.children().map(|child| (child.digest, is_index)));
+            }
+            let about = self.about.get(&digest).into_iter().flatten();
+            work.extend(about.map(|digest| (*digest, true)));
+        }
+    }
 }
 
 /// A blob that is a document. What cannot be read is none that a name could be given to.
