@@ -159,7 +159,8 @@ fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions, goal: &Goal) -> Resul
         outcome = outcome.and_then(|()| cycle.make_room(goal));
     }
     if !options.dry_run {
-        layout.fill_reserve();
+        let refilled = cycle.refill_reserve(goal);
+        outcome = outcome.and(refilled);
     }
     drop(lock);
     cycle.report.seconds = started.elapsed().as_secs_f64();
