@@ -15,15 +15,17 @@ const LOOKS: usize = 3;
 
 /// Lets a pull begin that lacks these blobs, which its lease pins: there is room for them beside what
 /// other pulls have still to write, and it is theirs until the lease ends. In a store with limits
-/// room is made where there is none; the images that were dropped for it.
+/// room is made where there is none. The images that were dropped for it, also if that was in vain.
 ///
 /// Without limits, this costs a look at the file system and at the leases of other pulls.
 pub(crate) fn admit(
     store: &BlobStore,
     lease: &Lease,
     wanted: &[(Digest, u64)],
-) -> Result<Vec<DroppedImage>> {
-    ask(store, lease, wanted, 0)
+) -> (Vec<DroppedImage>, Result<()>) {
+    let mut dropped = Vec::new();
+    let outcome = ask(store, lease, wanted, 0, &mut dropped);
+    (dropped, outcome)
 }
 
 /// Makes room for blobs of these sizes that the lease's owner is going to put into the store, and whose
@@ -39,7 +41,9 @@ pub(crate) fn admit(
 /// [`Error::Configuration`], [`Error::Locked`], and as of [`collect`](super::collect).
 pub fn make_room_for(store: &BlobStore, lease: &Lease, sizes: &[u64]) -> Result<Vec<DroppedImage>> {
     let nameless = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(space::cost(*size)));
-    ask(store, lease, &[], nameless)
+    let mut dropped = Vec::new();
+    ask(store, lease, &[], nameless, &mut dropped)?;
+    Ok(dropped)
 }
 
 fn ask(
@@ -47,7 +51,8 @@ fn ask(
     lease: &Lease,
     wanted: &[(Digest, u64)],
     nameless: u64,
-) -> Result<Vec<DroppedImage>> {
+    dropped: &mut Vec<DroppedImage>,
+) -> Result<()> {
     let layout = store.layout();
     let limits = config::read(layout)?.space;
     // One after the other, or two would take the same room, or refuse it to each other.
@@ -55,16 +60,15 @@ fn ask(
     let needs = Needs::default();
     let mut asked = Asked { store, lease, wanted, nameless, limits, needs, used: None };
     asked.look()?;
-    let mut dropped = Vec::new();
     if !asked.fits()? {
-        dropped = asked.make_room()?;
+        asked.make_room(dropped)?;
     }
     if !wanted.is_empty() {
         lease.want(wanted)?;
     }
     asked.note()?;
     drop(lock);
-    Ok(dropped)
+    Ok(())
 }
 
 /// What is asked for, under the lock of room.
@@ -133,20 +137,24 @@ impl Asked<'_> {
         self.needs.own.saturating_add(self.needs.others)
     }
 
-    fn make_room(&mut self) -> Result<Vec<DroppedImage>> {
+    fn make_room(&mut self, dropped: &mut Vec<DroppedImage>) -> Result<()> {
         if !self.limits.is_limited() {
             return Err(self.no_room(None)?);
         }
         let goal = Goal { limits: self.limits, needed: self.all(), or_nothing: true };
         let begun = Instant::now();
-        let room = loop {
+        let (room, outcome) = loop {
             match collect_for(self.store, &GcOptions::default(), &goal) {
-                Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(50));
+                Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {}
+                Ok((room, Err(Error::Locked { .. }))) if begun.elapsed() < PATIENCE => {
+                    dropped.extend(room.dropped);
                 }
-                collected => break collected?.room.unwrap_or_default(),
+                collected => break collected?,
             }
+            std::thread::sleep(Duration::from_millis(50));
         };
+        dropped.extend(room.dropped);
+        outcome?;
         // What others write between two looks is counted twice. Where room was found, look again.
         let looks = if room.over > 0 { 1 } else { LOOKS };
         let mut fits = false;
@@ -160,8 +168,7 @@ impl Asked<'_> {
         if !fits {
             return Err(self.no_room(Some((room.used, room.kept.unwrap_or_default())))?);
         }
-        self.measure()?;
-        Ok(room.dropped)
+        self.measure().map(drop)
     }
 
     fn no_room(&self, kept: Option<(u64, Kept)>) -> Result<Error> {

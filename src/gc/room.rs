@@ -83,6 +83,13 @@ impl Cycle<'_> {
     /// Makes room, after a collection, until the goal is reached or nothing more may go.
     pub(super) fn make_room(&mut self, goal: &Goal) -> Result<()> {
         let mut room = RoomReport::default();
+        let outcome = self.make_room_in_rounds(goal, &mut room);
+        // What was dropped is told, however it ended.
+        self.report.room = Some(room);
+        outcome
+    }
+
+    fn make_room_in_rounds(&mut self, goal: &Goal, room: &mut RoomReport) -> Result<()> {
         for _ in 0..ROUNDS {
             let (used, free) = self.take_measure()?;
             let excess = goal.excess(used, free);
@@ -120,7 +127,6 @@ impl Cycle<'_> {
                 self.pass()?;
             }
         }
-        self.report.room = Some(room);
         Ok(())
     }
 
