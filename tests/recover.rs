@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use layerstore::oci::MediaType;
 use layerstore::{BlobStore, CheckOptions, DamageKind, Error, GcOptions, RefsRepair, gc};
 use store_support::*;
 
@@ -24,6 +25,12 @@ fn names(store: &BlobStore) -> Vec<String> {
 
 fn blobs(store: &BlobStore) -> usize {
     store.blobs().unwrap().count()
+}
+
+/// What lies in quarantine.
+fn quarantined(store: &BlobStore) -> Vec<Vec<u8>> {
+    let kept = fs::read_dir(store.root().join(".layerstore/quarantine")).unwrap();
+    kept.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
 fn collect(store: &BlobStore) -> layerstore::Result<layerstore::GcReport> {
@@ -198,10 +205,62 @@ fn without_a_copy_every_image_keeps_a_name() {
         let lease = store.lease("test").unwrap();
         store.tag(&lease, &recovered[0], "a:1").unwrap();
         assert_eq!(kinds(&store), []);
-        let mut kept = fs::read_dir(store.root().join(".layerstore/quarantine")).unwrap();
-        let kept = fs::read(kept.next().unwrap().unwrap().path()).unwrap();
-        assert_eq!(kept, b"garbage", "what was found is kept");
+        let kept = quarantined(&store);
+        assert!(kept.contains(&b"garbage".to_vec()), "what was found is kept");
+        assert_eq!(kept.len(), if broken { 2 } else { 1 });
     }
+}
+
+/// What is about something that is there stays with that. With its subject gone it is an image like any.
+#[test]
+fn without_a_copy_what_is_about_something_absent_gets_a_name_too() {
+    let (_dir, store) = store();
+    let image = add_image(&store, "a:1", &[b"layer"]);
+    let lease = store.lease("test").unwrap();
+    let absent = layerstore::oci::Algorithm::Sha256.digest(b"absent");
+    let subject = |digest: &str| {
+        serde_json::json!({
+            "mediaType": MediaType::OCI_MANIFEST, "digest": digest, "size": 6
+        })
+    };
+    let manifest = |of: &str, about: &str| {
+        let config = put(&store, &lease, format!(r#"{{"of":"{of}"}}"#).as_bytes());
+        let text = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_MANIFEST,
+            "config": descriptor(CONFIG, &config),
+            "layers": [],
+            "subject": subject(about),
+        });
+        descriptor(MediaType::OCI_MANIFEST, &put(&store, &lease, text.to_string().as_bytes()))
+    };
+    let about = manifest("about", &image.target.digest.to_string());
+    let alone = manifest("alone", &absent.to_string());
+    let (inner, _pinned) = put_image(&store, &lease, b"{}", &[b"inner"]);
+    let mut index_of: serde_json::Value =
+        serde_json::from_str(&index_text(std::slice::from_ref(&inner.target))).unwrap();
+    index_of["subject"] = subject(&absent.to_string());
+    let outer = *put(&store, &lease, index_of.to_string().as_bytes()).digest();
+    // About each other in a circle, by way of an index: one of them has to be named.
+    let (child, _pinned) = put_image(&store, &lease, b"{ }", &[b"child"]);
+    let first = manifest("first", &child.target.digest.to_string());
+    let mut circle: serde_json::Value =
+        serde_json::from_str(&index_text(std::slice::from_ref(&child.target))).unwrap();
+    circle["subject"] = subject(&first.digest.to_string());
+    put(&store, &lease, circle.to_string().as_bytes());
+    drop(lease);
+
+    let there = blobs(&store);
+    fs::remove_file(copy(&store)).unwrap();
+    fs::write(index(&store), "garbage").unwrap();
+    let repair = store.recover_refs().unwrap();
+    let named: Vec<_> = repair.unnamed.iter().map(|it| it.digest).collect();
+    let mut expected = vec![image.target.digest, alone.digest, outer, child.target.digest];
+    expected.sort();
+    assert_eq!(named, expected);
+    assert!(!named.contains(&about.digest));
+    collect(&store).unwrap();
+    assert_eq!(blobs(&store), there, "nothing is collected for want of its name");
 }
 
 #[test]
@@ -232,10 +291,11 @@ fn a_damaged_copy_is_reported_and_made_anew() {
         *bad.last_mut().unwrap() ^= 1;
         bad
     }] {
-        fs::write(copy(&store), bytes).unwrap();
+        fs::write(copy(&store), &bytes).unwrap();
         assert_eq!(kinds(&store), [DamageKind::RefsCopy]);
         assert!(!store.recover_refs().unwrap().rebuilt);
         assert!(fs::read(copy(&store)).unwrap() == good);
+        assert!(quarantined(&store).contains(&bytes), "what was found is kept");
         assert_eq!(kinds(&store), []);
     }
     // Something else in its place is in nobody's way either.

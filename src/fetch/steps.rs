@@ -129,11 +129,12 @@ impl Pull<'_> {
     /// Has room for blobs of these sizes, which the lease pins.
     pub(super) async fn make_room(&self, missing: Vec<(Digest, u64)>) -> Result<()> {
         let (store, lease) = (self.store().clone(), self.lease().clone());
-        for dropped in blocking(move || gc::admit(&store, &lease, &missing)).await? {
-            let gc::DroppedImage { digest, names, freed, .. } = dropped;
+        let admit = move || Ok(gc::admit(&store, &lease, &missing));
+        let (dropped, outcome) = blocking(admit).await?;
+        for gc::DroppedImage { digest, names, freed, .. } in dropped {
             self.tell(Event::Dropped { digest, names, freed });
         }
-        Ok(())
+        outcome
     }
 
     /// Writes down, for their repair, that blobs are to be had from here. The registry has just said

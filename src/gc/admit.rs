@@ -10,18 +10,22 @@ use crate::store::{BlobStore, Lease, SpaceLimits, config};
 
 /// How long the end of another collection is waited for, where one is needed here.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often room that a collection has found is looked for before others have taken it.
+const LOOKS: usize = 3;
 
 /// Lets a pull begin that lacks these blobs, which its lease pins: there is room for them beside what
 /// other pulls have still to write, and it is theirs until the lease ends. In a store with limits
-/// room is made where there is none; the images that were dropped for it.
+/// room is made where there is none. The images that were dropped for it, also if that was in vain.
 ///
 /// Without limits, this costs a look at the file system and at the leases of other pulls.
 pub(crate) fn admit(
     store: &BlobStore,
     lease: &Lease,
     wanted: &[(Digest, u64)],
-) -> Result<Vec<DroppedImage>> {
-    ask(store, lease, wanted, 0)
+) -> (Vec<DroppedImage>, Result<()>) {
+    let mut dropped = Vec::new();
+    let outcome = ask(store, lease, wanted, 0, &mut dropped);
+    (dropped, outcome)
 }
 
 /// Makes room for blobs of these sizes that the lease's owner is going to put into the store, and whose
@@ -37,7 +41,9 @@ pub(crate) fn admit(
 /// [`Error::Configuration`], [`Error::Locked`], and as of [`collect`](super::collect).
 pub fn make_room_for(store: &BlobStore, lease: &Lease, sizes: &[u64]) -> Result<Vec<DroppedImage>> {
     let nameless = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(space::cost(*size)));
-    ask(store, lease, &[], nameless)
+    let mut dropped = Vec::new();
+    ask(store, lease, &[], nameless, &mut dropped)?;
+    Ok(dropped)
 }
 
 fn ask(
@@ -45,7 +51,8 @@ fn ask(
     lease: &Lease,
     wanted: &[(Digest, u64)],
     nameless: u64,
-) -> Result<Vec<DroppedImage>> {
+    dropped: &mut Vec<DroppedImage>,
+) -> Result<()> {
     let layout = store.layout();
     let limits = config::read(layout)?.space;
     // One after the other, or two would take the same room, or refuse it to each other.
@@ -53,16 +60,15 @@ fn ask(
     let needs = Needs::default();
     let mut asked = Asked { store, lease, wanted, nameless, limits, needs, used: None };
     asked.look()?;
-    let mut dropped = Vec::new();
     if !asked.fits()? {
-        dropped = asked.make_room()?;
+        asked.make_room(dropped)?;
     }
     if !wanted.is_empty() {
         lease.want(wanted)?;
     }
     asked.note()?;
     drop(lock);
-    Ok(dropped)
+    Ok(())
 }
 
 /// What is asked for, under the lock of room.
@@ -99,7 +105,7 @@ impl Asked<'_> {
             }
         }
         let used = self.used.map_or(0, |(bytes, _)| bytes);
-        Ok(self.is_within(used) && self.is_free(space::free(layout)?, used))
+        Ok(self.is_within(used) && self.is_free()?)
     }
 
     fn measure(&mut self) -> Result<u64> {
@@ -114,43 +120,55 @@ impl Asked<'_> {
         used.saturating_add(self.needs.own) <= max
     }
 
-    fn is_free(&self, free: u64, used: u64) -> bool {
-        let (all, min) = (self.all(), self.limits.min_free.unwrap_or(0));
-        let is_reserved = self.used.is_some()
-            && used.saturating_add(self.needs.own) <= self.limits.reserved.unwrap_or(0);
-        free >= all.saturating_add(if is_reserved { 0 } else { min })
+    /// Whether the disk has it, and what is to stay free beside it, unless that is reserved.
+    fn is_free(&self) -> Result<bool> {
+        let (layout, all) = (self.store.layout(), self.all());
+        let left = space::free(layout)?.checked_sub(all);
+        match (left, self.limits.reserved) {
+            (None, _) => Ok(false),
+            (Some(left), _) if left >= self.limits.min_free.unwrap_or(0) => Ok(true),
+            (Some(_), None) => Ok(false),
+            // What is noted would be too large.
+            (Some(_), Some(reserved)) => Ok(space::used(layout)?.saturating_add(all) <= reserved),
+        }
     }
 
     fn all(&self) -> u64 {
         self.needs.own.saturating_add(self.needs.others)
     }
 
-    fn make_room(&mut self) -> Result<Vec<DroppedImage>> {
+    fn make_room(&mut self, dropped: &mut Vec<DroppedImage>) -> Result<()> {
         if !self.limits.is_limited() {
             return Err(self.no_room(None)?);
         }
-        let limits = SpaceLimits {
-            max_used: self.limits.max_used.map(|max| max.saturating_sub(self.all())),
-            min_free: Some(self.limits.min_free.unwrap_or(0).saturating_add(self.all())),
-            ..self.limits
-        };
-        let goal = Goal { limits, or_nothing: true };
+        let goal = Goal { limits: self.limits, needed: self.all(), or_nothing: true };
         let begun = Instant::now();
-        let room = loop {
+        let (room, outcome) = loop {
             match collect_for(self.store, &GcOptions::default(), &goal) {
-                Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(50));
+                Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {}
+                Ok((room, Err(Error::Locked { .. }))) if begun.elapsed() < PATIENCE => {
+                    dropped.extend(room.dropped);
                 }
-                collected => break collected?.room.unwrap_or_default(),
+                collected => break collected?,
             }
+            std::thread::sleep(Duration::from_millis(50));
         };
-        // What others wrote since their needs were looked at was counted twice.
-        self.look()?;
-        if room.over > 0 && !self.fits()? {
+        dropped.extend(room.dropped);
+        outcome?;
+        // What others write between two looks is counted twice. Where room was found, look again.
+        let looks = if room.over > 0 { 1 } else { LOOKS };
+        let mut fits = false;
+        for _ in 0..looks {
+            self.look()?;
+            fits = self.fits()?;
+            if fits {
+                break;
+            }
+        }
+        if !fits {
             return Err(self.no_room(Some((room.used, room.kept.unwrap_or_default())))?);
         }
-        self.measure()?;
-        Ok(room.dropped)
+        self.measure().map(drop)
     }
 
     fn no_room(&self, kept: Option<(u64, Kept)>) -> Result<Error> {

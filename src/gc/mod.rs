@@ -127,16 +127,31 @@ pub struct GcReport {
 /// [`Error::NetworkFilesystem`]; [`Error::UnreadableRoot`], which names the ref or the lease;
 /// [`Error::Io`].
 pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
-    collect_for(store, options, &Goal { limits: options.limits, or_nothing: false })
+    let goal = Goal { limits: options.limits, ..Goal::default() };
+    cycle(store, options, &goal).map(|cycle| cycle.report)
 }
 
-/// Collects, and makes room to reach a goal.
-pub(crate) fn collect_for(store: &BlobStore, options: &GcOptions, goal: &Goal) -> Result<GcReport> {
-    cycle(store, options, goal).map(|cycle| cycle.report)
+/// Collects, and makes room to reach a goal: what was done for it, and how it ended.
+fn collect_for(
+    store: &BlobStore,
+    options: &GcOptions,
+    goal: &Goal,
+) -> Result<(RoomReport, Result<()>)> {
+    let (cycle, outcome) = attempt(store, options, goal)?;
+    Ok((cycle.report.room.unwrap_or_default(), outcome))
 }
 
 /// A collection that has ended, with what it knows.
 fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions, goal: &Goal) -> Result<Cycle<'a>> {
+    attempt(store, options, goal).and_then(|(cycle, outcome)| outcome.map(|()| cycle))
+}
+
+/// The same, also if it failed on its way.
+fn attempt<'a>(
+    store: &'a BlobStore,
+    options: &'a GcOptions,
+    goal: &Goal,
+) -> Result<(Cycle<'a>, Result<()>)> {
     let started = Instant::now();
     let layout = store.layout();
     let lock = collector::lock(layout)?;
@@ -159,12 +174,13 @@ fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions, goal: &Goal) -> Resul
         outcome = outcome.and_then(|()| cycle.make_room(goal));
     }
     if !options.dry_run {
-        layout.fill_reserve();
+        let refilled = cycle.refill_reserve(goal);
+        outcome = outcome.and(refilled);
     }
     drop(lock);
     cycle.report.seconds = started.elapsed().as_secs_f64();
     tracing::debug!(report = ?cycle.report, "collected");
-    outcome.map(|()| cycle)
+    Ok((cycle, outcome))
 }
 
 /// One collection, under the `gc` lock.

@@ -96,6 +96,13 @@ impl Cycle<'_> {
         let Some(lock) = collector::lock_idle_part(self.layout, digest, make)? else {
             return Ok(());
         };
+        // Whoever asked for it since the leases were read last may be waiting for this lock.
+        if anyway {
+            self.mark_new_pins()?;
+            if self.marker.is_leased(digest) {
+                return Ok(());
+            }
+        }
         // Again, since it may have grown until it was locked.
         if !anyway && !self.is_expired(digest)? {
             return Ok(());
@@ -112,5 +119,34 @@ impl Cycle<'_> {
         self.unlink(&self.layout.parts, &names.lock)?;
         drop(lock);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{GcOptions, Goal, cycle};
+    use super::*;
+    use crate::oci::Algorithm;
+    use crate::store::{BlobStore, Claim};
+
+    #[test]
+    fn a_part_that_was_asked_for_since_the_leases_were_read_is_not_removed_for_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(dir.path().join("store")).unwrap();
+        let digest = Algorithm::Sha256.digest(b"two bytes");
+        let lease = store.lease("gone").unwrap();
+        let Claim::Held(mut part) = store.claim(&lease.pin_one(digest, 9).unwrap()).unwrap() else {
+            panic!("not held")
+        };
+        part.write(b"two").unwrap();
+        drop((part, lease));
+        let options = GcOptions::default();
+        let mut cycle = cycle(&store, &options, &Goal::default()).unwrap();
+        let parts = cycle.abandoned_parts().unwrap();
+        assert_eq!(parts.len(), 1);
+        let lease = store.lease("waits").unwrap();
+        lease.pin_one(digest, 9).unwrap();
+        assert_eq!(cycle.remove_parts(&parts, u64::MAX).unwrap(), 0);
+        assert!(store.layout().parts.meta(&PartNames::of(&digest).part).unwrap().is_some());
     }
 }

@@ -13,7 +13,7 @@ use super::Cycle;
 use super::stock::{Held, Image, Stock};
 use crate::error::{Kept, Result};
 use crate::oci::Digest;
-use crate::store::{SpaceLimits, refs, space};
+use crate::store::{SpaceLimits, collector, refs, space};
 
 /// How often images are chosen anew, where others use or bring some meanwhile.
 const ROUNDS: usize = 16;
@@ -22,6 +22,8 @@ const ROUNDS: usize = 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Goal {
     pub(crate) limits: SpaceLimits,
+    /// What is going to be written beside what is there, in bytes on disk.
+    pub(crate) needed: u64,
     /// Drop nothing where that is not enough.
     pub(crate) or_nothing: bool,
 }
@@ -30,9 +32,12 @@ impl Goal {
     /// How many bytes are too many.
     pub(super) fn excess(&self, used: u64, free: u64) -> u64 {
         let SpaceLimits { max_used, min_free, reserved, .. } = self.limits;
-        let over = max_used.map_or(0, |max| used.saturating_sub(max));
-        let short = min_free.map_or(0, |min| min.saturating_sub(free)).min(used);
-        over.max(short).min(used.saturating_sub(reserved.unwrap_or(0)))
+        let then = used.saturating_add(self.needed);
+        let over = max_used.map_or(0, |max| then.saturating_sub(max));
+        // No limit: bytes have to go somewhere.
+        let lacking = self.needed.saturating_sub(free);
+        let short = min_free.map_or(0, |min| min.saturating_add(self.needed).saturating_sub(free));
+        over.max(lacking).max(short.min(then.saturating_sub(reserved.unwrap_or(0))))
     }
 }
 
@@ -77,11 +82,14 @@ pub struct RoomReport {
 impl Cycle<'_> {
     /// Makes room, after a collection, until the goal is reached or nothing more may go.
     pub(super) fn make_room(&mut self, goal: &Goal) -> Result<()> {
-        if !self.options.dry_run {
-            // It counts, and is set aside again in any case.
-            self.layout.fill_reserve();
-        }
         let mut room = RoomReport::default();
+        let outcome = self.make_room_in_rounds(goal, &mut room);
+        // What was dropped is told, however it ended.
+        self.report.room = Some(room);
+        outcome
+    }
+
+    fn make_room_in_rounds(&mut self, goal: &Goal, room: &mut RoomReport) -> Result<()> {
         for _ in 0..ROUNDS {
             let (used, free) = self.take_measure()?;
             let excess = goal.excess(used, free);
@@ -119,15 +127,40 @@ impl Cycle<'_> {
                 self.pass()?;
             }
         }
-        self.report.room = Some(room);
         Ok(())
     }
 
     /// What the store takes, and what is free; in a dry run, as if what would go had gone.
     fn take_measure(&self) -> Result<(u64, u64)> {
+        let owed = self.owed_to_reserve()?;
         let (used, free) = (space::used(self.layout)?, space::free(self.layout)?);
         let gone = self.would_free.get();
-        Ok((used.saturating_sub(gone), free.saturating_add(gone)))
+        let used = used.saturating_add(owed).saturating_sub(gone);
+        Ok((used, free.saturating_add(gone).saturating_sub(owed)))
+    }
+
+    /// What the reserve is going to take yet. On a full disk it is not set aside again before the end: a
+    /// ref could not go, for that is written.
+    fn owed_to_reserve(&self) -> Result<u64> {
+        if self.options.dry_run {
+            return Ok(0);
+        }
+        if collector::is_low_on_space(self.layout) {
+            return self.layout.missing_reserve();
+        }
+        self.layout.fill_reserve();
+        Ok(0)
+    }
+
+    /// Sets the reserve aside again, as far as there is room for it, and says what the store takes then.
+    pub(super) fn refill_reserve(&mut self, goal: &Goal) -> Result<()> {
+        let was_whole = self.layout.missing_reserve()? == 0;
+        self.layout.fill_reserve();
+        if let Some(room) = self.report.room.as_mut().filter(|_| !was_whole) {
+            (room.used, room.free) = (space::used(self.layout)?, space::free(self.layout)?);
+            room.over = goal.excess(room.used, room.free);
+        }
+        Ok(())
     }
 
     /// Drops an image, unless it was used, pinned, leased or given to others since it was chosen.

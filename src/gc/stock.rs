@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use super::Cycle;
-use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest};
-use crate::store::{BlobStore, Layout, reading, refs, used};
+use crate::error::Result;
+use crate::oci::{Digest, Document};
+use crate::store::reading::{self, Found, Reading};
+use crate::store::{BlobStore, Layout, Ref, refs, used};
 
 /// Why an image is not dropped. The first that holds is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +61,6 @@ impl Stock {
     pub(super) fn take(cycle: &Cycle<'_>, keep: Option<Duration>) -> Result<Stock> {
         let mut stock = Stock::default();
         for (digest, refs) in by_target(cycle.layout)? {
-            let target = &refs[0].descriptor;
             let named = |pinned_only: bool| {
                 let wanted = refs.iter().filter(move |it| !pinned_only || it.is_pinned());
                 wanted.filter_map(|it| it.name.clone()).collect::<Vec<_>>()
@@ -77,7 +77,7 @@ impl Stock {
             } else {
                 is_recent.then_some(Held::Recent)
             };
-            let blobs = blobs_of(cycle, target)?;
+            let blobs = blobs_of(cycle, &refs)?;
             let names = named(false);
             stock.add(cycle, Image { digest, names, pinned_names, last_used, held, blobs })?;
         }
@@ -173,7 +173,7 @@ pub(super) fn derived(layout: &Layout, digest: &Digest) -> Result<u64> {
     }
 }
 
-fn by_target(layout: &Layout) -> Result<BTreeMap<Digest, Vec<crate::store::Ref>>> {
+fn by_target(layout: &Layout) -> Result<BTreeMap<Digest, Vec<Ref>>> {
     let mut images: BTreeMap<Digest, Vec<_>> = BTreeMap::new();
     for entry in refs::read(layout)? {
         images.entry(entry.descriptor.digest).or_default().push(entry);
@@ -181,34 +181,44 @@ fn by_target(layout: &Layout) -> Result<BTreeMap<Digest, Vec<crate::store::Ref>>
     Ok(images)
 }
 
-/// What an image leads to, and what is about any of that.
-fn blobs_of(cycle: &Cycle<'_>, target: &Descriptor) -> Result<Vec<Digest>> {
-    let nodes = cycle.store.closure(target)?;
-    let mut blobs: Vec<Digest> = nodes.into_iter().map(|node| node.descriptor.digest).collect();
-    let mut seen: HashSet<Digest> = blobs.iter().copied().collect();
-    let mut at = 0;
-    while at < blobs.len() {
-        for referrer in cycle.marker.about(&blobs[at]) {
-            for digest in tree(cycle.store, referrer)? {
-                if seen.insert(digest) {
-                    blobs.push(digest);
-                }
-            }
-        }
-        at += 1;
-    }
-    Ok(blobs)
+/// What an image leads to, and what is about any of that: all that its refs alone keep marked.
+fn blobs_of(cycle: &Cycle<'_>, refs: &[Ref]) -> Result<Vec<Digest>> {
+    let roots = refs.iter().map(|Ref { descriptor, .. }| {
+        (descriptor.digest, Reading::of_root(&descriptor.media_type))
+    });
+    walk(cycle.layout, roots.collect(), |digest| cycle.marker.about(digest))
 }
 
 /// A blob and what it is made of, if it is a document.
 pub(super) fn tree(store: &BlobStore, root: &Digest) -> Result<Vec<Digest>> {
-    let target = match reading::descriptor_of(store.layout(), root) {
-        Err(Error::BlobNotFound { .. }) => return Ok(Vec::new()),
-        Ok(None) => return Ok(vec![*root]),
-        found => found?,
-    };
-    let nodes = target.map_or(Ok(Vec::new()), |target| store.closure(&target))?;
-    Ok(nodes.into_iter().map(|node| node.descriptor.digest).collect())
+    walk(store.layout(), vec![(*root, Reading::Unknown)], |_| &[])
+}
+
+/// What these lead to, as the marker reads it: what it can follow is nothing to give up for here.
+fn walk<'a>(
+    layout: &Layout,
+    mut work: Vec<(Digest, Reading)>,
+    about: impl Fn(&Digest) -> &'a [Digest],
+) -> Result<Vec<Digest>> {
+    let (mut blobs, mut seen, mut followed) = (Vec::new(), HashSet::new(), HashSet::new());
+    while let Some((digest, reading)) = work.pop() {
+        if seen.insert(digest) {
+            blobs.push(digest);
+            work.extend(about(&digest).iter().map(|it| (*it, Reading::Unknown)));
+        }
+        if !followed.contains(&digest)
+            && let Found::Document(document) = reading::read(layout, &digest, &reading)?
+        {
+            followed.insert(digest);
+            let is_index = matches!(document, Document::Index(_));
+            work.extend(
+                document
+                    .children()
+                    .map(|child| (child.digest, Reading::of_child(&child.media_type, is_index))),
+            );
+        }
+    }
+    Ok(blobs)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub fn why(store: &BlobStore, digest: &Digest, options: &GcOptions) -> Result<Wh
         return Err(Error::BlobNotFound { digest: *digest });
     }
     let options = GcOptions { dry_run: true, ..options.clone() };
-    let cycle = cycle(store, &options, &Goal { limits: options.limits, or_nothing: false })?;
+    let cycle = cycle(store, &options, &Goal { limits: options.limits, ..Goal::default() })?;
     let dropped = cycle.report.room.as_ref().map_or(&[][..], |room| &room.dropped);
     let is_kept =
         |digest: &Digest| cycle.marker.keeper(digest).is_some() && !cycle.would_go.contains(digest);

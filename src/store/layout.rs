@@ -310,6 +310,12 @@ impl Layout {
         self.private.unlink("reserve")
     }
 
+    /// What is missing of the reserve, in bytes.
+    pub(crate) fn missing_reserve(&self) -> Result<u64> {
+        let disk = self.private.meta("reserve")?.map_or(0, |meta| meta.disk);
+        Ok(RESERVE.saturating_sub(disk))
+    }
+
     /// Sets the reserve aside again. A disk that is too full for it is no error: it is what the
     /// reserve is for.
     pub(crate) fn fill_reserve(&self) {

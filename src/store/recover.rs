@@ -1,6 +1,6 @@
 //! Rebuilding `index.json` when it is lost or broken.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -11,13 +11,15 @@ use super::refs;
 use super::refs_copy::{self, RefsCopy};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Document};
-use crate::sys;
+use crate::sys::{self, Dir};
 
 /// What a rebuilt `index.json` calls images whose names are lost, with the first 64 digits of the
 /// digest as the tag: a name keeps them from the collector, and can be moved and removed like any.
 const RECOVERED: &str = "localhost/recovered";
 /// What the names begin with under which `index.json` is kept, as it was found, in `quarantine/`.
 const BROKEN: &str = "index.json-";
+/// And its copy.
+const BROKEN_COPY: &str = "refs-";
 
 /// What became of the refs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,10 +72,16 @@ pub struct MissingName {
 /// `quarantine/`.
 pub(crate) fn recover(layout: &Layout) -> Result<RefsRepair> {
     let lock = refs::lock(layout)?;
-    let copy = refs_copy::read(layout, refs::MAX_INDEX);
+    let copy = match refs_copy::read(layout, refs::MAX_INDEX) {
+        Err(error) if is_no_copy(&error) => {
+            keep(layout, &layout.private, refs_copy::NAME, BROKEN_COPY)?;
+            None
+        }
+        copy => copy?,
+    };
     let repair = match refs::read_index(layout) {
-        Ok((bytes, index)) => mend(layout, &bytes, index, copy.ok().flatten())?,
-        Err(error) if is_damage(&error) => rebuild(layout, copy.ok().flatten())?,
+        Ok((bytes, index)) => mend(layout, &bytes, index, copy)?,
+        Err(error) if is_damage(&error) => rebuild(layout, copy)?,
         Err(error) => return Err(error),
     };
     refs::settle(layout)?;
@@ -89,6 +97,22 @@ fn is_damage(error: &Error) -> bool {
         Error::Io { source, .. } => sys::is_link(source) || sys::is_bad_disk(source),
         _ => false,
     }
+}
+
+/// Whether what lies in the place of the copy is none. One that could only not be read, for want of
+/// memory or by a fault of the disk that may pass, is not given up: nothing else has the names.
+fn is_no_copy(error: &Error) -> bool {
+    match error {
+        Error::Damaged { .. } | Error::TooLarge { .. } => true,
+        Error::Io { source, .. } => sys::is_link(source),
+        _ => false,
+    }
+}
+
+/// Moves what is broken to `quarantine/`, for people.
+fn keep(layout: &Layout, dir: &Dir, name: &str, prefix: &str) -> Result<()> {
+    let random = sys::random_name().context("keep", dir.path_of(name))?;
+    dir.rename(name, &layout.quarantine, &format!("{prefix}{random}"))
 }
 
 /// Puts the copy's entries in the place of those that make no sense any more. Other tools may
@@ -150,8 +174,7 @@ fn rebuild(layout: &Layout, copy: Option<(Vec<u8>, IndexFile)>) -> Result<RefsRe
     }
     // Until the new one has its place there is none, which is what there was before.
     if layout.root.meta("index.json")?.is_some() {
-        let random = sys::random_name().context("keep", layout.root.path_of("index.json"))?;
-        layout.root.rename("index.json", &layout.quarantine, &format!("{BROKEN}{random}"))?;
+        keep(layout, &layout.root, "index.json", BROKEN)?;
     }
     refs::write(layout, &bytes)?;
     let wanted = repair.unnamed.iter().map(|it| it.digest).collect();
@@ -169,9 +192,9 @@ fn recovered_name(digest: &Digest) -> String {
     format!("{RECOVERED}:{tag}")
 }
 
-/// The documents to which no other leads. Those about another are none: they stay with it.
+/// Documents that lead to all others, or are what those are about, so that to name them keeps all.
 fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
-    let (mut found, mut children) = (Vec::new(), HashSet::new());
+    let mut graph = Graph::default();
     for algorithm in Algorithm::ALL {
         let Some(dir) = layout.algorithm(algorithm)? else {
             continue;
@@ -180,21 +203,99 @@ fn roots(layout: &Layout) -> Result<Vec<Descriptor>> {
             let Ok(digest) = Digest::from_hex(algorithm, &name?) else {
                 continue;
             };
-            let Some((descriptor, document)) = document(layout, &digest) else {
-                continue;
-            };
-            children.extend(document.children().map(|child| child.digest));
-            if document.subject().is_none() {
-                found.push(descriptor);
+            if let Some((descriptor, document)) = document(layout, &digest) {
+                graph.add(layout, descriptor, document)?;
             }
         }
     }
-    found.retain(|it| !children.contains(&it.digest));
-    found.sort_by_key(|it| it.digest);
-    Ok(found)
+    Ok(graph.roots())
+}
+
+/// The documents of a store, and what leads from one to another.
+#[derive(Default)]
+struct Graph {
+    documents: BTreeMap<Digest, (Descriptor, Document)>,
+    /// What is about a blob that is there.
+    about: HashMap<Digest, Vec<Digest>>,
+    /// What indexes lead to. What a manifest leads to is not read as a document.
+    children: HashSet<Digest>,
+    /// What would be kept, and whether as a document.
+    kept: HashSet<(Digest, bool)>,
+}
+
+impl Graph {
+    fn add(&mut self, layout: &Layout, descriptor: Descriptor, document: Document) -> Result<()> {
+        let digest = descriptor.digest;
+        if let Some(subject) = document.subject()
+            && layout.blob_meta(&subject.digest)?.is_some()
+        {
+            self.about.entry(subject.digest).or_default().push(digest);
+        }
+        if let Document::Index(index) = &document {
+            self.children.extend(index.manifests.iter().map(|child| child.digest));
+        }
+        self.documents.insert(digest, (descriptor, document));
+        Ok(())
+    }
+
+    /// Those first that nothing keeps; then what is about others, or part of these, whose own subject
+    /// nothing has kept by then.
+    fn roots(mut self) -> Vec<Descriptor> {
+        let about: HashSet<Digest> = self.about.values().flatten().copied().collect();
+        let mut order: Vec<Digest> = self.documents.keys().copied().collect();
+        order.sort_by_key(|it| (about.contains(it), self.children.contains(it), *it));
+        order.retain(|digest| {
+            let is_kept = self.kept.contains(&(*digest, true));
+            if !is_kept {
+                self.keep(digest);
+            }
+            !is_kept
+        });
+        order.sort();
+        order.iter().filter_map(|it| self.documents.remove(it)).map(|(it, _)| it).collect()
+    }
+
+    /// Follows a document as a collection does.
+    fn keep(&mut self, root: &Digest) {
+        let mut work = vec![(*root, true)];
+        while let Some((digest, as_document)) = work.pop() {
+            let found = self.documents.get(&digest).filter(|_| as_document);
+            if !self.kept.insert((digest, found.is_some())) {
+                continue;
+            }
+            if let Some((_, document)) = found {
+                let is_index = matches!(document, Document::Index(_));
+                work.extend(document.children().map(|child| (child.digest, is_index)));
+            }
+            let about = self.about.get(&digest).into_iter().flatten();
+            work.extend(about.map(|digest| (*digest, true)));
+        }
+    }
 }
 
 /// A blob that is a document. What cannot be read is none that a name could be given to.
 pub(super) fn document(layout: &Layout, digest: &Digest) -> Option<(Descriptor, Document)> {
     reading::sniff(layout, digest).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_that_could_not_be_read_is_not_given_up() {
+        let io = |code| Error::Io {
+            action: "open",
+            path: "refs".into(),
+            source: io::Error::from_raw_os_error(code),
+        };
+        // EIO, ENOMEM, EACCES, ENFILE, EMFILE; and ELOOP, a symbolic link.
+        for code in [5, 12, 13, 23, 24] {
+            assert!(!is_no_copy(&io(code)), "{code}");
+        }
+        assert!(is_no_copy(&io(40)));
+        assert!(is_no_copy(&Error::TooLarge { what: "refs".to_owned(), limit: 1 }));
+    }
 }

@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use layerstore::gc::{self, GcOptions, GcReport};
-use layerstore::{BlobStore, SpaceLimits};
+use layerstore::oci::MediaType;
+use layerstore::{BlobStore, Descriptor, SpaceLimits};
 
 use crate::images::{
-    Image, assert_holds, image, image_about, is_there, private, put, set_age, store,
+    Image, assert_holds, image, image_about, index, is_there, private, put, set_age, store,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -174,6 +175,29 @@ fn an_image_goes_with_all_its_names_and_what_is_about_it() {
     assert_holds(&store, &[kept.digests()]);
 }
 
+/// Anybody may have written an index: what it calls something else than it is stops no collection, and so
+/// no choice of what to drop either.
+#[test]
+fn an_index_that_is_wrong_about_a_child_is_an_image_like_any() {
+    let (_dir, store) = store();
+    let plain = add(&store, "plain:1", &[1], 30);
+    let lease = store.lease("test").unwrap();
+    let inner = image(&store, &lease, "inner", &[&layer(2)]);
+    let (config, size) = plain.blobs[1];
+    let wrong = MediaType::new(MediaType::OCI_MANIFEST);
+    let odd = index(&store, &lease, &[&inner], &[Descriptor::new(wrong, config, size)]);
+    odd.publish(&store, &lease, "odd:1");
+    drop(lease);
+    used(&store, &odd, 20);
+    assert!(store.closure(&odd.target).is_err());
+    let mut left = odd.digests();
+    left.insert(config);
+    assert_eq!(dropped(&shrink(&store, MIB / 2)), ["plain:1"]);
+    assert_holds(&store, &[left]);
+    assert_eq!(dropped(&shrink(&store, MIB / 2)), ["odd:1"]);
+    assert_holds(&store, &[]);
+}
+
 #[test]
 fn abandoned_parts_go_before_images_and_those_in_use_stay() {
     let (_dir, store) = store();
@@ -242,6 +266,18 @@ fn free_space_is_made_down_to_what_is_reserved() {
     let (dropped, over) = collect(None);
     assert_eq!(dropped, ["b:1"]);
     assert!(over > 0, "no store takes nothing");
+}
+
+/// It is about what is free alone.
+#[test]
+fn what_is_reserved_does_not_raise_the_most_that_may_be_taken() {
+    let (_dir, store) = store();
+    add(&store, "a:1", &[1], 30);
+    add(&store, "b:1", &[2], 20);
+    let reserve = |options: &mut GcOptions| options.limits.reserved = Some(1 << 40);
+    assert_eq!(dropped(&shrink_as(&store, MIB / 2, reserve)), ["a:1"]);
+    store.set_pinned("b:1", true).unwrap();
+    assert!(shrink_as(&store, MIB / 2, reserve).room.unwrap().over > 0);
 }
 
 /// Between the choice and the drop stands the lock of index.json: what changes before it is had counts.

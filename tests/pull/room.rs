@@ -164,6 +164,79 @@ fn a_file_system_that_is_too_full_is_told_before_the_first_byte() {
     world.pull("demo:1").unwrap();
 }
 
+/// What is reserved is so from `min-free-space` alone: not from the cap, and not where it cannot be had.
+#[test]
+fn what_is_reserved_lets_no_pull_in_that_has_no_room() {
+    let world = World::new();
+    push(&world, "old", &[2 * MIB]);
+    world.pull("old:1").unwrap();
+    let large = push(&world, "large", &[20 * MIB]);
+    let cap = limited(&world, MIB);
+    let used = cap - MIB;
+    // More than is there, or less by what the image has.
+    for reserved in [1 << 40, used - MIB] {
+        world.store.set_config(ConfigKey::ReservedSpace, Some(&reserved.to_string())).unwrap();
+        let error = world.pull("large:1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OverCap, "{error}");
+        assert_eq!((sends(&world, &large), world.store.refs().unwrap().len()), (0, 1));
+    }
+    push(&world, "next", &[2 * MIB + 1]);
+    world.pull("next:1").unwrap();
+    assert!(du(&world) <= cap);
+}
+
+/// What went is told, also where it went in vain.
+#[test]
+fn what_was_dropped_is_told_by_a_pull_that_fails() {
+    let world = World::new();
+    for (n, size) in [(0, 2 * MIB), (1, 2 * MIB + 1)] {
+        push(&world, &format!("demo{n}"), &[size]);
+    }
+    world.pull("demo0:1").unwrap();
+    limited(&world, MIB);
+    let lock = world.store.root().join(".layerstore/locks/index");
+    let file = std::fs::File::options().write(true).open(&lock).unwrap();
+    file.lock().unwrap();
+    let (observer, events) = recorder();
+    let puller = world.puller().observer(observer);
+    let reference = world.reference("demo1:1");
+    let error = std::thread::scope(|scope| {
+        let pull = scope.spawn(|| run(puller.pull(&reference)));
+        // The image is chosen. What another tool writes then ends the collection that follows.
+        wait_for_a_waiter(&lock);
+        let index = world.store.root().join("index.json");
+        let text = std::fs::read_to_string(&index).unwrap();
+        let lost = format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"digest":"sha256:{}"}},"#,
+            "0".repeat(64)
+        );
+        std::fs::write(
+            &index,
+            text.replacen(r#""manifests":["#, &format!(r#""manifests":[{lost}"#), 1),
+        )
+        .unwrap();
+        file.unlock().unwrap();
+        pull.join().unwrap().unwrap_err()
+    });
+    assert!(matches!(error, Error::UnreadableRoot { .. }), "{error}");
+    let told = |event: &Event| matches!(event, Event::Dropped { names, .. } if names.len() == 1);
+    assert!(events.lock().unwrap().iter().any(told));
+}
+
+/// Until somebody waits for the lock on a file, as /proc/locks shows it.
+fn wait_for_a_waiter(path: &std::path::Path) {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&inode);
+    for _ in 0..60_000 {
+        if std::fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("nobody waits for {}", path.display());
+}
+
 /// The size that was noted is an upper bound: what is gone since is found out before anything is dropped.
 #[test]
 fn what_was_noted_of_the_size_is_measured_before_it_costs_an_image() {

@@ -132,6 +132,32 @@ fn a_collection_makes_room_on_a_full_disk() {
     put(&store, &store.lease("test").unwrap(), &noise(3 * MIB, 3));
 }
 
+/// To drop an image is to write `index.json`, which needs what the reserve gave up.
+#[test]
+#[ignore = "needs root for a tmpfs"]
+fn a_full_disk_lets_images_go() {
+    let disk = Tmpfs::mount(16 * MIB);
+    let store = BlobStore::init(disk.path().join("store")).unwrap();
+    let old = add_image(&store, "old:1", &[&noise(2 * MIB, 1)]);
+    let kept = add_image(&store, "kept:1", &[&noise(MIB, 2)]);
+    store.set_pinned("kept:1", true).unwrap();
+    let du = || -> u64 {
+        let output = Command::new("du").args(["-s", "-B1"]).arg(store.root()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let mut options = layerstore::GcOptions::default();
+    options.limits.max_used = Some(du() - MIB as u64);
+    let _ = std::fs::write(disk.path().join("filler"), vec![0; 16 * MIB]);
+    let room = layerstore::gc::collect(&store, &options).unwrap().room.unwrap();
+    assert_eq!((room.dropped.len(), room.over, room.used), (1, 0, du()), "{room:?}");
+    assert!(store.open_blob(&old.target.digest).is_err());
+    assert!(store.closure(&kept.target).unwrap().iter().all(|node| node.present));
+    let reserve = std::fs::metadata(store.root().join(".layerstore/reserve")).unwrap();
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&reserve);
+    assert_eq!(blocks * 512, 4 * MIB as u64, "it is set aside again");
+}
+
 #[test]
 #[ignore = "needs root for a tmpfs"]
 fn refs_survive_a_disk_that_fills() {
