@@ -1,9 +1,9 @@
 //! One pull under way: what it is to do, and what its steps share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Semaphore, SemaphorePermit, SetOnce};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::pace::RateLimit;
 use super::progress::{Event, Observer};
@@ -71,32 +71,6 @@ pub(super) struct Pull<'a> {
     writers: Writers,
     /// How many bytes of blobs came so far.
     received: AtomicU64,
-    lead: Lead,
-}
-
-/// Which of several processes that pull the same at once is the first to download.
-#[derive(Default)]
-pub(super) struct Lead {
-    asked: AtomicBool,
-    of_another: SetOnce<bool>,
-}
-
-impl Lead {
-    /// Whether this is the first blob, which finds it out.
-    pub(super) fn is_first(&self) -> bool {
-        !self.asked.swap(true, Ordering::Relaxed)
-    }
-
-    /// Whether another process has it: what was found out.
-    pub(super) fn is_taken(&self, by_another: bool) {
-        // Only the first blob says so, once.
-        let _ = self.of_another.set(by_another);
-    }
-
-    /// Whether another process has it, once that is known.
-    pub(super) async fn of_another(&self) -> bool {
-        *self.of_another.wait().await
-    }
 }
 
 impl Pull<'_> {
@@ -116,7 +90,6 @@ impl Pull<'_> {
             rate: options.rate.map(RateLimit::new),
             writers: Writers::default(),
             received: AtomicU64::new(0),
-            lead: Lead::default(),
         }
     }
 
@@ -194,10 +167,6 @@ impl Pull<'_> {
         if let Some(rate) = &self.rate {
             rate.pay(bytes).await;
         }
-    }
-
-    pub(super) fn lead(&self) -> &Lead {
-        &self.lead
     }
 
     pub(super) fn tell(&self, event: Event) {

@@ -43,10 +43,9 @@ pub(super) async fn fetch(pull: &Pull<'_>, blob: &Descriptor, pinned: Pinned) ->
 
 /// Waits until the blob is this task's to download, or is there.
 async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
-    let mut claimed = first_claim(pull, pinned).await?;
     let mut growth = Growth::new(Instant::now());
     loop {
-        match claimed {
+        match claim(pull, pinned).await? {
             Claim::Held(part) => return Ok(Some(part)),
             Claim::Committed => return Ok(None),
             Claim::Busy(watch) => {
@@ -66,23 +65,7 @@ async fn hold(pull: &Pull<'_>, pinned: &Pinned) -> Result<Option<Part>> {
                 tokio::time::sleep(growth.pause(Instant::now(), done, pinned.size())).await;
             }
         }
-        claimed = claim(pull, pinned).await?;
     }
-}
-
-/// Claims a blob, a moment later if another process is at the image already: it gets the rest too, as far
-/// as it can do it at once. Two blobs of one process are hashed together, for less than by two processes.
-async fn first_claim(pull: &Pull<'_>, pinned: &Pinned) -> Result<Claim> {
-    if pull.lead().is_first() {
-        let claimed = claim(pull, pinned).await;
-        pull.lead().is_taken(matches!(claimed, Ok(Claim::Busy(_))));
-        return claimed;
-    }
-    // No longer than that: what an earlier pull has left may take its time to be hashed.
-    if let Ok(true) = tokio::time::timeout(POLL, pull.lead().of_another()).await {
-        tokio::time::sleep(POLL).await;
-    }
-    claim(pull, pinned).await
 }
 
 async fn claim(pull: &Pull<'_>, pinned: &Pinned) -> Result<Claim> {
