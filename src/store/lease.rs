@@ -264,18 +264,19 @@ mod tests {
         let (first, second) = (Algorithm::Sha256.digest(b"1"), Algorithm::Sha256.digest(b"2"));
         let pinned = lease.pin_one(first, 1).unwrap();
         let path = layout.leases.path_of(lease.id());
+        // Of this file alone is the lock from now on, and it cannot be written to.
         let unwritable = File::open(&path).unwrap();
         lease.0.file.lock().unwrap().file = unwritable.try_clone().unwrap();
-        let locked = Lock::try_on(unwritable, LockMode::Exclusive, &path).unwrap().unwrap();
-
-        assert!(matches!(lease.pin_one(second, 1), Err(Error::Io { .. })));
-        assert!(matches!(lease.pin_one(second, 1), Err(Error::Damaged { .. })), "it stays so");
-        // The lock is that of the file that the lease has.
-        std::mem::forget(locked);
+        drop(Lock::try_on(unwritable, LockMode::Exclusive, &path).unwrap().unwrap());
         let is_free = || {
             let other = File::open(&path).unwrap();
             Lock::try_on(other, LockMode::Exclusive, &path).unwrap().is_some()
         };
+        assert!(!is_free());
+        assert!(matches!(lease.pin_one(second, 1), Err(Error::Io { .. })));
+        assert!(matches!(lease.pin_one(second, 1), Err(Error::Damaged { .. })), "it stays so");
         assert!(!is_free(), "its owner still works with {}", pinned.digest());
+        drop((lease, pinned));
+        assert!(!path.exists());
     }
 }
