@@ -125,8 +125,9 @@ impl Transport {
         let mut secrets = authorization.map(Authorization::secrets).unwrap_or_default();
         if Origin::of(url).as_ref() == Some(&self.home) {
             let values = self.headers.values().filter_map(|value| value.to_str().ok());
-            // Shorter ones are no secrets, and may well stand in any text.
-            secrets.extend(values.filter(|value| value.len() >= 8).map(Secret::new));
+            // Shorter words are no secrets, and may well stand in any text.
+            let words = values.flat_map(str::split_whitespace).filter(|word| word.len() >= 8);
+            secrets.extend(words.map(Secret::new));
         }
         Ok(self.dispatch(request, method, url, permit).await?.keeping(secrets))
     }
@@ -246,9 +247,18 @@ impl Transport {
         reach.check_url(url).map_err(|refused| refuse(url, refused))?;
         // By way of a proxy, it is the proxy's address that is connected to, which is the user's
         // to choose, and the proxy that resolves the name.
-        let proxied = self.connections.settings.proxies.of(url).is_some();
-        let reach = if proxied { Reach::Any } else { reach };
+        let proxy = self.connections.settings.proxies.of(url);
+        let reach = if proxy.is_some() { Reach::Any } else { reach };
         let tls = (url.scheme() == "https").then_some(tls);
+        // The library has one kind of TLS for a client, and would speak it with the proxy too.
+        if proxy.is_some_and(|proxy| proxy.scheme() == "https")
+            && tls.as_ref().is_some_and(|tls| tls.is_for_one())
+        {
+            let reason = "one that TLS is spoken with, by the settings of this registry: it would get \
+                          its client certificate, or not have to show one; use an http:// proxy, or \
+                          NO_PROXY for this registry";
+            return Err(Error::InvalidProxy { reason });
+        }
         let (way, connections) = (Way { tls, reach }, &self.connections);
         match permit {
             Some(permit) => permit.client(way, |way| connections.make(way)),
@@ -354,11 +364,15 @@ mod tests {
     }
 
     fn transport(addresses: &[&str]) -> Transport {
+        transport_by(addresses, Proxies::default(), Tls::default())
+    }
+
+    fn transport_by(addresses: &[&str], proxies: Proxies, tls: Tls) -> Transport {
         let settings = Settings {
             user_agent: "test".to_owned(),
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
-            proxies: Proxies::default(),
+            proxies,
         };
         let found = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let connections = Connections::new(settings, Arc::default(), Arc::new(Fake(found)));
@@ -368,8 +382,24 @@ mod tests {
             traffic: None,
             patient: true,
             home: Origin::of(&"https://registry.test/".parse().unwrap()).unwrap(),
-            tls: Arc::default(),
+            tls: Arc::new(tls),
             headers: HeaderMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_proxy_gets_nothing_that_is_for_its_registry_alone() {
+        let url: Url = "https://registry.test/v2/".parse().unwrap();
+        for (proxy, unverified, usable) in [
+            ("https://proxy.test", true, false),
+            ("https://proxy.test", false, true),
+            ("http://proxy.test", true, true),
+        ] {
+            let proxies = Proxies::new().proxy(super::super::Scheme::Https, proxy).unwrap();
+            let tls = if unverified { Tls::default().unverified() } else { Tls::default() };
+            let transport = transport_by(&[], proxies, tls);
+            let client = transport.client(&url, Reach::Any, Arc::clone(&transport.tls), None);
+            assert_eq!(client.is_ok(), usable, "{proxy}, {unverified}");
         }
     }
 

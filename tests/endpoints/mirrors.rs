@@ -270,6 +270,25 @@ fn headers_of_a_host_stay_with_it() {
     assert_eq!((sent.hits(), leaked.hits(), storage.blob_sends(&layer)), (1, 0, 1));
 }
 
+#[test]
+fn headers_of_a_host_are_not_repeated_in_an_error() {
+    let image = image();
+    let mirror = with(&image, "demo");
+    mirror.fault(Fault::on("GET", "/manifests/").then(Action::error(
+        400,
+        "BAD",
+        "not canary-value",
+    )));
+    let hosts = format!(
+        "[host.\"http://{0}\"]\n[host.\"http://{0}\".header]\nx-canary = \"Bearer canary-value\"\n",
+        mirror.address()
+    );
+    let world = World::new();
+    world.write("certs.d/r.example/hosts.toml", hosts);
+    let error = world.pull(world.client(""), "r.example/demo:1").unwrap_err().to_string();
+    assert!(error.contains("repeats the credentials") && !error.contains("canary"), "{error}");
+}
+
 /// Whoever wrote the manifest chose it: a mirror on this machine is no reason to go there.
 #[test]
 fn the_address_of_a_foreign_layer_is_judged_by_the_registry_and_not_by_its_mirror() {

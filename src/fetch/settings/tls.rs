@@ -93,8 +93,13 @@ impl Tls {
     }
 
     /// The same, and no certificate is looked at.
-    pub(super) fn unverified(&self) -> Tls {
+    pub(in crate::fetch) fn unverified(&self) -> Tls {
         Tls { skip_verify: true, ..self.clone() }
+    }
+
+    /// Whether it says who we are, or trusts anybody: then it is for one server alone.
+    pub(in crate::fetch) fn is_for_one(&self) -> bool {
+        self.identity.is_some() || self.skip_verify
     }
 
     /// The same, for a server that this one sent us to: trust goes along, but neither who we are
