@@ -36,8 +36,8 @@ impl Error {
     }
 
     /// Of a document that is no JSON, or not that which it should be.
-    pub(crate) fn json(error: &serde_json::Error) -> Error {
-        Error::document(json_fault(error))
+    pub(crate) fn json(error: serde_json::Error) -> Error {
+        Error::document(json_fault(&error))
     }
 
     /// Names the document that this error is about, where that was not known when it arose.

@@ -137,7 +137,7 @@ impl Cycle<'_> {
         while !batch.is_empty() {
             // What is known before is not waited for.
             self.mark_new_pins()?;
-            self.leases.find_ended(self.layout).map_err(unreadable_lease)?;
+            self.leases.find_ownerless(self.layout).map_err(unreadable_lease)?;
             let gate = gate::shut(&self.layout.locks)?;
             let shut = Instant::now();
             self.mark_new_pins()?;

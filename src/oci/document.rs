@@ -122,7 +122,7 @@ impl Shape {
         if bytes.len() as u64 > MAX_DOCUMENT_SIZE {
             return Err(Error::document(format!("it is larger than {MAX_DOCUMENT_SIZE} bytes")));
         }
-        serde_json::from_slice(bytes).map_err(|error| Error::json(&error))
+        serde_json::from_slice(bytes).map_err(Error::json)
     }
 
     fn parse_as(&self, bytes: &[u8], media_type: &MediaType) -> Result<Document, Error> {
@@ -153,8 +153,7 @@ impl Shape {
 }
 
 fn parse_index(bytes: &[u8], media_type: &MediaType) -> Result<Index, Error> {
-    let spec: oci_spec::image::ImageIndex =
-        serde_json::from_slice(bytes).map_err(|error| Error::json(&error))?;
+    let spec: oci_spec::image::ImageIndex = serde_json::from_slice(bytes).map_err(Error::json)?;
     Ok(Index {
         media_type: media_type.clone(),
         manifests: spec.manifests().iter().map(Descriptor::from_spec).collect::<Result<_, _>>()?,
@@ -164,7 +163,7 @@ fn parse_index(bytes: &[u8], media_type: &MediaType) -> Result<Index, Error> {
 
 fn parse_manifest(bytes: &[u8], media_type: &MediaType) -> Result<Manifest, Error> {
     let spec: oci_spec::image::ImageManifest =
-        serde_json::from_slice(bytes).map_err(|error| Error::json(&error))?;
+        serde_json::from_slice(bytes).map_err(Error::json)?;
     Ok(Manifest {
         media_type: media_type.clone(),
         config: Descriptor::from_spec(spec.config())?,

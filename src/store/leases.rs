@@ -58,8 +58,8 @@ pub(crate) enum Pin {
 #[derive(Debug, Default)]
 pub(crate) struct LeaseReader {
     offsets: HashMap<String, u64>,
-    /// Those that nobody can write to any more, and that were read to their end.
-    ended: HashSet<String>,
+    /// Read to their end: nobody adds to them any more.
+    ownerless: HashSet<String>,
     found: usize,
 }
 
@@ -74,7 +74,7 @@ impl LeaseReader {
         for name in names(layout)? {
             let name = name?;
             self.found += 1;
-            if self.ended.contains(&name) || self.knows_all_of(layout, &name)? {
+            if self.ownerless.contains(&name) || self.knows_all_of(layout, &name)? {
                 continue;
             }
             let offset = self.offsets.get(&name).copied().unwrap_or(0);
@@ -97,10 +97,10 @@ impl LeaseReader {
     /// Looks for those whose owner has ended, so that [`new_pins`](Self::new_pins) need not: beside a
     /// long collection there are hundreds, as it keeps owners from removing them, and the gate is not
     /// to be shut for so long.
-    pub(crate) fn find_ended(&mut self, layout: &Layout) -> Result<()> {
+    pub(crate) fn find_ownerless(&mut self, layout: &Layout) -> Result<()> {
         for name in names(layout)? {
             let name = name?;
-            if self.ended.contains(&name) {
+            if self.ownerless.contains(&name) {
                 continue;
             }
             let Some(file) = layout.leases.open_file(&name)? else {
@@ -111,7 +111,7 @@ impl LeaseReader {
             if Lock::try_on(file, LockMode::Shared, &path)?.is_some()
                 && self.knows_all_of(layout, &name)?
             {
-                self.ended.insert(name);
+                self.ownerless.insert(name);
             }
         }
         Ok(())
