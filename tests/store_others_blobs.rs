@@ -1,12 +1,12 @@
-//! Blobs that another program wrote into the layout: it may not have synced them. Before anything
-//! durable names them they are synced, and then have the mode of what is; or they are replaced.
-//! That the sync comes first is seen by tests/reliability/faults.py.
+//! Blobs that another program wrote into the layout: it may not have synced them, or its sync may have
+//! failed. Before anything durable names them, they are replaced by copies.
+//! That these are synced first, and the others never, is seen by tests/reliability/faults.py.
 
 mod store_support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use layerstore::oci::Algorithm;
 use layerstore::{BlobStore, Error};
@@ -20,9 +20,38 @@ fn inode(path: &Path) -> u64 {
     fs::metadata(path).unwrap().ino()
 }
 
+type Act = fn(&BlobStore, &Image) -> Result<(), Error>;
+
+/// What makes something durable name an image.
+const ACTS: [(&str, Act); 3] = [
+    ("publish", |store, image| {
+        let lease = store.lease("test").unwrap();
+        let nodes = store.closure(&image.target).unwrap();
+        let blobs: Vec<_> =
+            nodes.iter().map(|it| (it.descriptor.digest, it.descriptor.size)).collect();
+        store.publish("other:v1", &image.target, &lease.pin(&blobs).unwrap())
+    }),
+    ("tag", |store, _| {
+        let lease = store.lease("test").unwrap();
+        store.tag(&lease, "image:v1", "other:v1").map(drop)
+    }),
+    ("lasting lease", |store, image| {
+        store.lasting_lease("test", &[image.target.digest], None).map(drop)
+    }),
+];
+
+fn mark(store: &BlobStore, digest: &layerstore::oci::Digest) -> PathBuf {
+    store.root().join(format!(".layerstore/suspect/sha256-{}", digest.hex()))
+}
+
+fn groups_of(store: &BlobStore, blob: &Path) -> PathBuf {
+    let hex = blob.file_name().unwrap().to_str().unwrap();
+    store.root().join(format!(".layerstore/outboard/sha256/{hex}"))
+}
+
 /// An image under a name, all of whose blobs look as if skopeo had written them.
 fn image_of_others(store: &BlobStore) -> (Image, Vec<std::path::PathBuf>) {
-    let image = add_image(store, "image:v1", &[b"one", b"two"]);
+    let image = add_image(store, "image:v1", &[b"one", &noise(100_000, 6)]);
     let digests = [&[image.target.digest, image.config], &image.layers[..]].concat();
     let paths: Vec<_> = digests.iter().map(|digest| blob_path(store, digest)).collect();
     paths.iter().for_each(|path| set_mode(path, 0o644));
@@ -30,32 +59,22 @@ fn image_of_others(store: &BlobStore) -> (Image, Vec<std::path::PathBuf>) {
 }
 
 #[test]
-fn what_a_ref_or_a_lease_comes_to_name_is_made_durable() {
+fn what_a_ref_or_a_lease_comes_to_name_is_replaced_by_a_copy() {
     let (_dir, store) = store();
-    type Act = fn(&BlobStore, &Image);
-    let acts: [(&str, Act); 3] = [
-        ("publish", |store, image| {
-            let lease = store.lease("test").unwrap();
-            let nodes = store.closure(&image.target).unwrap();
-            let blobs: Vec<_> =
-                nodes.iter().map(|it| (it.descriptor.digest, it.descriptor.size)).collect();
-            store.publish("other:v1", &image.target, &lease.pin(&blobs).unwrap()).unwrap();
-        }),
-        ("tag", |store, _| {
-            let lease = store.lease("test").unwrap();
-            store.tag(&lease, "image:v1", "third:v1").unwrap();
-        }),
-        ("lasting lease", |store, image| {
-            store.lasting_lease("test", &[image.target.digest], None).unwrap();
-        }),
-    ];
-    for (what, act) in acts {
+    for (what, act) in ACTS {
         let (image, paths) = image_of_others(&store);
-        let before: Vec<_> = paths.iter().map(|path| inode(path)).collect();
-        act(&store, &image);
-        for (path, before) in paths.iter().zip(before) {
-            assert_eq!((mode(path), inode(path)), (0o444, before), "{what}: {}", path.display());
+        let before: Vec<_> = paths.iter().map(|path| fs::File::open(path).unwrap()).collect();
+        let bytes: Vec<_> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+        act(&store, &image).unwrap();
+        for ((path, before), bytes) in paths.iter().zip(before).zip(bytes) {
+            assert_eq!((mode(path), fs::read(path).unwrap()), (0o444, bytes), "{what}");
+            assert_ne!(inode(path), before.metadata().unwrap().ino(), "{what}");
         }
+        assert!(groups_of(&store, &paths[3]).exists(), "{what}: hashes of its groups");
+        // Once.
+        let after: Vec<_> = paths.iter().map(|path| inode(path)).collect();
+        act(&store, &image).unwrap();
+        assert_eq!(after, paths.iter().map(|path| inode(path)).collect::<Vec<_>>(), "{what}");
     }
 }
 
@@ -127,48 +146,48 @@ fn bytes_that_nobody_has_noticed_to_be_wrong_are_replaced_by_a_put() {
     }
 }
 
-/// A sync that failed is never tried again.
 #[test]
-fn what_is_marked_is_not_named() {
+fn wrong_bytes_are_not_named() {
     let (_dir, store) = store();
-    let (image, paths) = image_of_others(&store);
-    let mark = store.root().join(format!(".layerstore/suspect/sha256-{}", image.config.hex()));
-    fs::create_dir(mark.parent().unwrap()).unwrap();
-    fs::write(&mark, b"").unwrap();
-    let lease = store.lease("test").unwrap();
-    let error = store.tag(&lease, "image:v1", "other:v1").unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    let error = store.lasting_lease("test", &[image.target.digest], None).unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    let nodes = store.closure(&image.target).unwrap();
-    let blobs: Vec<_> = nodes.iter().map(|it| (it.descriptor.digest, it.descriptor.size)).collect();
-    let pinned = lease.pin(&blobs).unwrap();
-    let error = store.publish("other:v1", &image.target, &pinned).unwrap_err();
-    assert!(matches!(error, Error::Incomplete { .. }), "{error}");
-    assert!(store.find_ref("other:v1").is_err());
-    assert_eq!(mode(&paths[1]), 0o644, "of the config");
+    for (what, act) in ACTS {
+        let (image, paths) = image_of_others(&store);
+        let mut bytes = fs::read(&paths[1]).unwrap();
+        bytes[3] ^= 1;
+        fs::write(&paths[1], &bytes).unwrap();
+        let error = act(&store, &image).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{what}: {error}");
+        assert!(error.to_string().contains(&image.config.hex()), "{what}: {error}");
+        assert!(mark(&store, &image.config).exists(), "{what}");
+        assert!(store.find_ref("other:v1").is_err(), "{what}");
+        assert_eq!(mode(&paths[1]), 0o644, "{what}: of the config");
+        // Good bytes heal it.
+        bytes[3] ^= 1;
+        let lease = store.lease("test").unwrap();
+        put(&store, &lease, &bytes);
+        act(&store, &image).unwrap();
+        assert!(!mark(&store, &image.config).exists(), "{what}");
+        let _ = store.remove_refs(&["other:v1".to_owned()]);
+    }
 }
 
-/// Its mark may say that its sync failed: then good bytes are in memory only, and were they believed,
-/// the next sync would succeed.
 #[test]
-fn a_mark_stays_on_what_another_program_wrote_until_it_is_replaced() {
+fn a_mark_goes_once_the_bytes_are_found_to_be_good() {
     let (_dir, store) = store();
-    let lease = store.lease("test").unwrap();
-    let bytes = noise(1000, 5);
-    let digest = *put(&store, &lease, &bytes).digest();
-    let path = blob_path(&store, &digest);
-    let mark = store.root().join(format!(".layerstore/suspect/sha256-{}", digest.hex()));
-    fs::create_dir(mark.parent().unwrap()).unwrap();
-    fs::write(&mark, b"").unwrap();
-    set_mode(&path, 0o644);
+    let (image, paths) = image_of_others(&store);
+    let mark = mark(&store, &image.config);
+    let make = || {
+        fs::create_dir_all(mark.parent().unwrap()).unwrap();
+        fs::write(&mark, b"").unwrap();
+        set_mode(&paths[1], 0o644);
+    };
+    make();
+    let error = ACTS[0].1(&store, &image).unwrap_err();
+    assert!(matches!(error, Error::Incomplete { .. }), "a pull is to bring it anew: {error}");
     assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());
-    assert!(mark.exists(), "another program's");
-    set_mode(&path, 0o444);
-    assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());
-    assert!(!mark.exists(), "this program's");
-    fs::write(&mark, b"").unwrap();
-    set_mode(&path, 0o644);
-    put(&store, &lease, &bytes);
-    assert!(!mark.exists() && mode(&path) == 0o444, "replaced");
+    assert!(!mark.exists(), "by a check");
+    for (what, act) in &ACTS[1..] {
+        make();
+        act(&store, &image).unwrap();
+        assert!(!mark.exists() && mode(&paths[1]) == 0o444, "by a {what}");
+    }
 }

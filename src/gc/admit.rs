@@ -30,20 +30,22 @@ pub(crate) fn admit(
 
 /// Makes room for blobs of these sizes that the lease's owner is going to put into the store, and whose
 /// digests it does not know yet: as for a pull, images are dropped where the store's limits ask for it.
-/// The images that were.
-///
-/// What is found counts at once as taken by the limits. What is merely free on the disk is kept for
-/// nobody, for a lease can only want what has a digest.
+/// The images that were, also if that was in vain. The room is the lease's until it ends, less what the
+/// lease has pinned since and is there.
 ///
 /// # Errors
 ///
 /// [`Error::NoRoom`], before anything was dropped, if the limits or the disk do not have it;
 /// [`Error::Configuration`], [`Error::Locked`], and as of [`collect`](super::collect).
-pub fn make_room_for(store: &BlobStore, lease: &Lease, sizes: &[u64]) -> Result<Vec<DroppedImage>> {
+pub fn make_room_for(
+    store: &BlobStore,
+    lease: &Lease,
+    sizes: &[u64],
+) -> (Vec<DroppedImage>, Result<()>) {
     let nameless = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(space::cost(*size)));
     let mut dropped = Vec::new();
-    ask(store, lease, &[], nameless, &mut dropped)?;
-    Ok(dropped)
+    let outcome = ask(store, lease, &[], nameless, &mut dropped);
+    (dropped, outcome)
 }
 
 fn ask(
@@ -65,6 +67,9 @@ fn ask(
     }
     if !wanted.is_empty() {
         lease.want(wanted)?;
+    }
+    if nameless > 0 {
+        lease.want_room(nameless)?;
     }
     asked.note()?;
     drop(lock);

@@ -127,8 +127,18 @@ pub struct GcReport {
 /// [`Error::NetworkFilesystem`]; [`Error::UnreadableRoot`], which names the ref or the lease;
 /// [`Error::Io`].
 pub fn collect(store: &BlobStore, options: &GcOptions) -> Result<GcReport> {
+    let (report, outcome) = collect_and_report(store, options);
+    outcome.map(|()| report)
+}
+
+/// As [`collect`], and says what was done also if it failed on its way: what was removed, and which
+/// images were dropped.
+pub fn collect_and_report(store: &BlobStore, options: &GcOptions) -> (GcReport, Result<()>) {
     let goal = Goal { limits: options.limits, ..Goal::default() };
-    cycle(store, options, &goal).map(|cycle| cycle.report)
+    match attempt(store, options, &goal) {
+        Ok((cycle, outcome)) => (cycle.report, outcome),
+        Err(error) => (GcReport::default(), Err(error)),
+    }
 }
 
 /// Collects, and makes room to reach a goal: what was done for it, and how it ended.

@@ -8,11 +8,12 @@ use super::lease::Pinned;
 use super::part::{PIECE, Part, Storage};
 use super::part_names::PartNames;
 use super::part_state;
+use super::present;
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
 use super::seed;
 use crate::error::{Error, IoContext, Result};
-use crate::sys::{self, Aside, Filesystem, Lock, LockMode, Meta};
+use crate::sys::{self, Aside, Lock, LockMode, Meta};
 
 /// What came of asking for a blob to be downloaded.
 #[derive(Debug)]
@@ -142,12 +143,7 @@ fn renew(layout: &Arc<Layout>, names: &PartNames) -> Result<()> {
     let len = Meta::of(&old).context("look at", &path)?.len;
     let noted = part_state::read(parts, &names.state)?;
     let there = noted.ranges.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
-    // Both lie on the disk for a while. Looked at before, not to fill the disk of others in vain.
-    let (needed, available) = (there.total(), Filesystem::available(layout.root.path()).ok());
-    if available.is_some_and(|available| available < needed) {
-        let (action, needed) = ("copy", Some(needed));
-        return Err(Error::NoSpace { action, path, needed, available });
-    }
+    present::require_room(layout, there.total(), &path)?;
     let mut beats = Beats::new(Some(Pulse::new(layout, &names.lock)));
     let new = Aside::new(parts)?;
     let mut buffer = vec![0; len.min(PIECE) as usize];

@@ -142,7 +142,7 @@ pub(crate) fn replace(layout: &Layout, aside: Aside, dir: &Dir, digest: &Digest)
 }
 
 /// What comes before the name.
-fn finish(aside: &Aside) -> Result<()> {
+pub(crate) fn finish(aside: &Aside) -> Result<()> {
     seal(aside.file(), &aside.path())?;
     aside.sync()
 }

@@ -106,7 +106,7 @@ impl Lease {
         drop(gate);
         // What is there stays from now on; what is not is not kept by anybody's word.
         for root in roots {
-            present::sync(layout, &closure::whole(layout, root)?)?;
+            present::adopt(layout, &closure::whole(layout, root)?)?;
         }
         for algorithm in Algorithm::ALL {
             layout.sync_names(algorithm)?;
@@ -168,6 +168,12 @@ impl Lease {
     pub(crate) fn want(&self, blobs: &[(Digest, u64)]) -> Result<()> {
         let records: Vec<_> = blobs.iter().map(|(it, size)| Record::Want(*it, *size)).collect();
         self.append(&records)
+    }
+
+    /// Says that this process is going to write blobs that take so much on disk, and whose digests it
+    /// does not know yet. Under the lock of room.
+    pub(crate) fn want_room(&self, bytes: u64) -> Result<()> {
+        self.append(&[Record::Room(bytes)])
     }
 
     /// Pins one blob; see [`Lease::pin`].

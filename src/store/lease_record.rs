@@ -20,6 +20,9 @@ pub(crate) enum Record {
     Tree(Digest),
     /// `want`: the process is going to write a blob of so many bytes. It keeps nothing.
     Want(Digest, u64),
+    /// `room`: the process is going to write blobs whose digests it does not know yet, which take so
+    /// many bytes on disk. It keeps nothing.
+    Room(u64),
     /// `until`: the lease outlives its process, to this second of Unix time; `never` ends by itself
     /// where there is none.
     Until(Option<u64>),
@@ -35,6 +38,7 @@ impl fmt::Display for Record {
             Record::Blob(digest) => write!(f, "blob {digest}"),
             Record::Tree(digest) => write!(f, "tree {digest}"),
             Record::Want(digest, size) => write!(f, "want {digest} {size}"),
+            Record::Room(bytes) => write!(f, "room {bytes}"),
             Record::Until(Some(seconds)) => write!(f, "until {seconds}"),
             Record::Until(None) => f.write_str("until never"),
         }
@@ -58,6 +62,7 @@ impl Record {
                 let (digest, size) = value.split_once(' ')?;
                 Some(Record::Want(digest.parse().ok()?, size.parse().ok()?))
             }
+            "room" => value.parse().ok().map(Record::Room),
             "until" if value == "never" => Some(Record::Until(None)),
             "until" => value.parse().ok().map(|seconds| Record::Until(Some(seconds))),
             _ => None,
@@ -101,6 +106,7 @@ mod tests {
             Record::Blob(digest),
             Record::Tree(Algorithm::Sha512.digest(b"x")),
             Record::Want(digest, 17),
+            Record::Room(8192),
             Record::Until(Some(1_800_000_000)),
             Record::Until(None),
         ]

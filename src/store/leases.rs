@@ -85,7 +85,7 @@ impl LeaseReader {
             pins.extend(records.iter().filter_map(|record| match record {
                 Record::Blob(digest) => Some(Pin::Blob(*digest)),
                 Record::Tree(digest) => Some(Pin::Tree(*digest)),
-                Record::Holder(_) | Record::Want(..) | Record::Until(_) => None,
+                Record::Holder(_) | Record::Want(..) | Record::Room(_) | Record::Until(_) => None,
             }));
             offsets.push((name, offset + taken));
         }
@@ -173,9 +173,20 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>> {
     Ok(leases)
 }
 
-/// What the processes of live leases are going to write, but for one: blobs and their sizes. A process
-/// that has died wants nothing any more.
-pub(crate) fn wants(layout: &Layout, but: &str) -> Result<Vec<(Digest, u64)>> {
+/// What the process of a lease is going to write.
+#[derive(Debug, Default)]
+pub(crate) struct Wants {
+    /// Blobs and their sizes.
+    pub(crate) blobs: Vec<(Digest, u64)>,
+    /// What blobs are going to take on disk whose digests were not known.
+    pub(crate) room: u64,
+    /// What was pinned since that was said, and so may have come of it.
+    pub(crate) pinned: Vec<Digest>,
+}
+
+/// What the processes of live leases are going to write, but for one. A process that has died wants
+/// nothing any more.
+pub(crate) fn wants(layout: &Layout, but: &str) -> Result<Vec<Wants>> {
     let mut wants = Vec::new();
     for name in names(layout)? {
         let name = name?;
@@ -191,12 +202,24 @@ pub(crate) fn wants(layout: &Layout, but: &str) -> Result<Vec<(Digest, u64)>> {
         let Ok((records, _)) = read(layout, &name, handle, 0) else {
             continue;
         };
-        wants.extend(records.into_iter().filter_map(|record| match record {
-            Record::Want(digest, size) => Some((digest, size)),
-            _ => None,
-        }));
+        wants.push(Wants::of(records));
     }
     Ok(wants)
+}
+
+impl Wants {
+    fn of(records: Vec<Record>) -> Wants {
+        let mut wants = Wants::default();
+        for record in records {
+            match record {
+                Record::Want(digest, size) => wants.blobs.push((digest, size)),
+                Record::Room(bytes) => wants.room = wants.room.saturating_add(bytes),
+                Record::Blob(digest) if wants.room > 0 => wants.pinned.push(digest),
+                _ => {}
+            }
+        }
+        wants
+    }
 }
 
 /// Removes a lease that no process holds.
@@ -258,7 +281,7 @@ fn info(layout: &Layout, id: String, file: File) -> Result<LeaseInfo> {
             Record::Holder(holder) => info.holder = holder,
             Record::Blob(digest) => info.blobs.push(digest),
             Record::Tree(digest) => info.trees.push(digest),
-            Record::Want(..) => {}
+            Record::Want(..) | Record::Room(_) => {}
             Record::Until(until) => info.until = until,
         }
     }

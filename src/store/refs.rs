@@ -78,7 +78,8 @@ pub(crate) fn publish(
         match layout.find_among(&marks, pinned.digest(), pinned.size())? {
             None => return Err(incomplete(*pinned.digest())),
             Some(meta) if present::is_of_others(&meta) => {
-                present::sync_one(layout, pinned.digest())?;
+                present::adopt_one(layout, pinned.digest())?;
+                layout.sync_names(pinned.digest().algorithm())?;
             }
             Some(_) => {}
         }
@@ -126,7 +127,7 @@ pub(crate) fn tag_digest(
 fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descriptor> {
     // Another tool may have written the source, and have synced nothing.
     let nodes = closure(layout, &target)?;
-    present::sync(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
+    present::adopt(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
     for algorithm in Algorithm::ALL {
         layout.sync_names(algorithm)?;
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::layout::{Layout, read_small};
 use super::lease::{Lease, unix_now};
+use super::leases::{self, Wants};
 use super::part_names::PartNames;
-use super::{leases, line, outboard};
+use super::{line, outboard};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sys::{self, Dir, Filesystem, Lock, LockMode};
@@ -100,11 +101,14 @@ pub(crate) struct Needs {
 /// want is written once.
 pub(crate) fn needs(layout: &Layout, own: &Lease, wanted: &[(Digest, u64)]) -> Result<Needs> {
     let mut reserved: HashMap<Digest, u64> = HashMap::new();
-    for (digest, size) in leases::wants(layout, own.id())? {
-        let known = reserved.entry(digest).or_default();
-        *known = size.max(*known);
+    let mut needs = Needs::default();
+    for wants in leases::wants(layout, own.id())? {
+        needs.others = needs.others.saturating_add(room_left(layout, &wants)?);
+        for (digest, size) in wants.blobs {
+            let known = reserved.entry(digest).or_default();
+            *known = size.max(*known);
+        }
     }
-    let mut needs = Needs { own: 0, others: 0 };
     for (digest, size) in &reserved {
         needs.others = needs.others.saturating_add(missing(layout, digest, *size)?);
     }
@@ -112,6 +116,18 @@ pub(crate) fn needs(layout: &Layout, own: &Lease, wanted: &[(Digest, u64)]) -> R
         needs.own = needs.own.saturating_add(missing(layout, digest, *size)?);
     }
     Ok(needs)
+}
+
+/// What is left of the room that a lease has for blobs without a digest: those that have one meanwhile,
+/// and are there, are on disk.
+fn room_left(layout: &Layout, wants: &Wants) -> Result<u64> {
+    let mut left = wants.room;
+    for digest in &wants.pinned {
+        if let Some(blob) = layout.blob_meta(digest)?.filter(|blob| blob.is_file) {
+            left = left.saturating_sub(cost(blob.len));
+        }
+    }
+    Ok(left)
 }
 
 /// What has still to be written of a blob.

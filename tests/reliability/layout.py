@@ -249,6 +249,8 @@ def lease(path):
             found.until = value
         elif kind == "want" and re.fullmatch(r"\S+ [0-9]+", value) and is_digest(value.split()[0]):
             pass
+        elif kind == "room" and value.isdecimal():
+            pass
         elif kind != "holder":
             raise Damage(f"{path}: a line of a lease is {line!r}")
     return found

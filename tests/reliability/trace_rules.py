@@ -240,8 +240,8 @@ def index_synced(trace):
 
 
 def bytes_of_others_promised(trace):
-    """A blob that another program wrote, as its write bits say, is synced or replaced before
-    anything promises it."""
+    """A blob that another program wrote, as its write bits say, is replaced before anything promises
+    it, and is not synced itself: should that fail, the next sync of the same file would succeed."""
     seen = {}
     for look in trace.of("newfstatat"):
         mode = re.search(r"S_IFREG\|0(\d+)", look.text)
@@ -251,9 +251,11 @@ def bytes_of_others_promised(trace):
         yield "no blob of another program was looked at"
     for path, look in seen.items():
         end = promise(trace, look.end)
-        replaced = any(trace.of(*NAMING, path=path, after=look.end, before=end))
-        if not replaced and not trace.synced(path, look.end, end):
+        replaced = next(iter(trace.of(*NAMING, path=path, after=look.end, before=end)), None)
+        if replaced is None:
             yield f"{path} was promised, and another program may not have synced it"
+        elif trace.synced(path, look.end, replaced.begin):
+            yield f"{path} was synced where another program had written it"
 
 
 def lasting_lease(trace):

@@ -64,9 +64,10 @@ class Rules(unittest.TestCase):
         index = 'renameat(4</s>, ".new-2", 4</s>, "index.json") = 0'
         rule = trace_rules.bytes_of_others_promised
         for lines, count in (
-            ((look, sync, index), 0),
             ((look, replace, index), 0),
-            ((look, index, sync), 1),
+            ((look, sync, index), 1),
+            ((look, sync, replace, index), 1),
+            ((look, index, replace), 1),
             ((look, index), 1),
             ((look,), 1),
             ((look.replace("0644", "0444"), index), 1),

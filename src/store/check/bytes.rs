@@ -14,7 +14,6 @@ use crate::oci::Digest;
 use crate::store::groups::{self, GROUP, RECORD};
 use crate::store::layout::Layout;
 use crate::store::outboard::{BlobHasher, Outboard};
-use crate::store::present;
 use crate::sys::{self, Meta};
 
 /// Blobs are read and hashed in pieces of this size. Reading is as fast as mapping them is, and a
@@ -217,7 +216,7 @@ impl Reader<'_> {
             bad = self.first_bad_group(&file, &digest, &outboard, buffer)?;
             if bad.is_none() {
                 outboards.set_checked(&digest);
-                present::acquit(self.layout, &digest, &own)?;
+                self.layout.suspects.clear(&digest)?;
                 return Ok(Err(Outcome::Sound));
             }
             // Only the digest condemns a blob: the hashes may be what is wrong.
@@ -285,7 +284,7 @@ impl Reader<'_> {
         let actual = hasher.digest();
         if actual == digest {
             hasher.keep(&digest);
-            present::acquit(self.layout, &digest, &own)?;
+            self.layout.suspects.clear(&digest)?;
             return Ok(Outcome::Sound);
         }
         if self.layout.blob_meta(&digest)?.is_none_or(|meta| meta.id != own.id) {

@@ -184,10 +184,12 @@ fn put(place: &Place, files: &[PathBuf], algorithm: Algorithm, out: &mut Output)
     }
     let store = place.open_or_init()?;
     let lease = store.lease("store blob put")?;
-    for dropped in gc::make_room_for(&store, &lease, &sizes)? {
-        let (size, names) = (human::size(dropped.freed), dropped.names.join(" "));
-        out.warn(format!("{} was dropped to make room, {size}: {names}", dropped.digest));
+    let (dropped, outcome) = gc::make_room_for(&store, &lease, &sizes);
+    for image in dropped {
+        let (size, names) = (human::size(image.freed), image.names.join(" "));
+        out.warn(format!("{} was dropped to make room, {size}: {names}", image.digest));
     }
+    outcome?;
     let mut batch = store.ingest_batch(&lease, algorithm, u64::MAX)?;
     for file in files {
         let Input { reader, origin, .. } = open(file)?;

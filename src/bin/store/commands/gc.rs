@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use layerstore::gc::{self, Reason, Why, collect};
+use layerstore::gc::{self, Reason, Why};
 use layerstore::{BlobStore, Digest, GcOptions, GcReport};
 
 use super::Outcome;
@@ -31,7 +31,12 @@ pub(super) fn run(store: &BlobStore, args: &Gc, out: &mut Output) -> Outcome {
         out.report(&gc::why(store, &digest, &GcOptions { grace, limits, ..defaults })?)?;
         return Ok(Exit::Ok);
     }
-    let report = collect(store, &GcOptions { dry_run: args.dry_run, grace, limits, ..defaults })?;
+    let options = GcOptions { dry_run: args.dry_run, grace, limits, ..defaults };
+    let (report, outcome) = gc::collect_and_report(store, &options);
+    if let Err(error) = outcome {
+        tell_what_went(&report, out);
+        return Err(error.into());
+    }
     out.report(&report)?;
     Ok(match report.room {
         Some(room) if room.over > 0 => {
@@ -46,6 +51,22 @@ pub(super) fn run(store: &BlobStore, args: &Gc, out: &mut Output) -> Outcome {
         }
         _ => Exit::Ok,
     })
+}
+
+/// What a collection did before it failed.
+fn tell_what_went(report: &GcReport, out: &mut Output) {
+    if report.dry_run {
+        return;
+    }
+    for image in report.room.iter().flat_map(|room| &room.dropped) {
+        let (size, names) = (human::size(image.freed), image.names.join(" "));
+        out.warn(format!("{} was dropped to make room, {size}: {names}", image.digest));
+    }
+    if report.removed > 0 {
+        let (blobs, size) =
+            (human::count(report.removed, "blob"), human::size(report.removed_bytes));
+        out.warn(format!("{blobs}, {size}, had been removed before the collection failed"));
+    }
 }
 
 impl Report for GcReport {
