@@ -41,12 +41,15 @@ pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
 /// In this order. Had a ref been removed between a sync and a read, its removal would be believed
 /// and not be durable. That what is synced may be newer than what was read does no harm: a ref that
 /// it adds is pinned by its lease.
-pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Root>> {
-    let roots = roots::read(layout)?;
+pub(crate) fn read_durable(layout: &Layout) -> Result<(Vec<Root>, RefsHeading)> {
+    let (roots, heading) = roots::read(layout)?;
     sync_index(layout)?;
     layout.root.sync()?;
-    Ok(roots)
+    Ok((roots, RefsHeading(heading)))
 }
+
+/// Which bytes of `index.json` were read: the first line of a copy of them.
+pub(crate) struct RefsHeading(String);
 
 /// Makes the bytes of `index.json` durable: another tool may have written it and synced nothing.
 fn sync_index(layout: &Layout) -> Result<()> {
@@ -323,7 +326,7 @@ pub(super) fn settle(layout: &Layout) -> Result<()> {
 
 /// Copies `index.json` as it is, if another tool has changed it since. Under the lock.
 fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
-    match refs_copy::is_of(layout, bytes) {
+    match refs_copy::has_heading(layout, &refs_copy::heading(bytes)) {
         true => Ok(()),
         false => RefsCopy::write(layout, bytes)?.put(layout),
     }
@@ -337,13 +340,13 @@ fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
 ///
 /// [`Error::NotDurable`] if the sync of its name failed: who drops an image later would sync that again,
 /// and be told of success.
-pub(crate) fn renew_copy(layout: &Layout) -> Result<()> {
+pub(crate) fn renew_copy(layout: &Layout, read: &RefsHeading) -> Result<()> {
     let renew = || {
-        if refs_copy::is_of(layout, &roots::read_text(layout)?) {
+        if refs_copy::has_heading(layout, &read.0) {
             return Ok(());
         }
         let _lock = lock(layout)?;
-        keep_copy(layout, &roots::read_text(layout)?)
+        keep_copy(layout, &roots::read_bytes(layout)?)
     };
     if let Err(error) = renew() {
         tracing::warn!(%error, "the copy of index.json is not renewed");
