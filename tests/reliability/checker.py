@@ -10,7 +10,7 @@ moment, also after a kill or a power cut and before anything was repaired:
 - each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests; so
   does what the copy of index.json says, if there is one;
 - every name under blobs/ is the hash of its file, which nobody may write; but what another tool wrote may
-  stand as that tool left it until the store names it, or keeps it by a lease;
+  stand as that tool left it until the store names it, or has acknowledged a lease on it;
 - acknowledged leases are there, and what they keep; so are acknowledged blobs, until a collection;
 - what was pinned is there and pinned, whatever was collected to make room; acknowledged settings are set,
   and what was touched counts as used since;
@@ -279,8 +279,6 @@ class _Look:
                 self.report.add("lease", f"the lease {name} does not keep {' '.join(trees)}")
             for tree in trees:
                 self.whole(tree, None, f"the lease {name}")
-        for name, it in found.items():
-            for tree in it.trees if it.lasts(now) else ():
                 self.own(tree, f"the lease {name}")
         known = self.expected.leases.keys() | self.expected.maybe_leases
         lasting = [name for name in found if name not in known and found[name].lasts(now)]

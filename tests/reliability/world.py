@@ -238,10 +238,11 @@ class World:
         return checker.check(self.root, self.book).problems
 
     def left_behind(self, most):
-        """A process that ends removes the file that it was writing; one that is killed leaves that one."""
-        hidden = layout.hidden(self.root)
-        names = " ".join(os.path.relpath(path, self.root) for path in hidden)
-        return [f"stray: {len(hidden)} hidden files: {names}"] if len(hidden) > most else []
+        """A process that ends removes what it was writing; one that is killed leaves one file in a folder:
+        that of index.json and that of its copy are there at once."""
+        folders = [os.path.relpath(it, self.root) for it in map(os.path.dirname, layout.hidden(self.root))]
+        counts = {it: folders.count(it) for it in folders}
+        return [f"stray: {n} hidden files in {it}" for it, n in counts.items() if n > most]
 
     def repeat(self, it):
         if it.op == "pull":
