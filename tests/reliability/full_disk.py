@@ -27,6 +27,8 @@ NO_SPACE = 8
 # Where little is left, every step counts; where there is more, the download itself runs out.
 LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 40, 80, 160, 320, 640)
 BLOCK = 4096
+# After how many of them other tools read the store too.
+READ_EVERY = 4
 
 
 class Disk:
@@ -79,6 +81,7 @@ def main():
         there = None
         try:
             there = world.World(given.store, disk.path, given.books)
+            there.readers.every = READ_EVERY
             names = [name for name, it in there.scenarios.items() if it.exists and not it.damaged]
             points = [(name, left) for left in LEVELS for name in names]
             chance.shuffle(points)
@@ -95,6 +98,7 @@ def main():
                 there.close()
             disk.close()
     print(f"  {full} of them were too full for the operation")
+    print(there.readers.line())
     print(f"full disks: {given.disks}, lost: {lost}")
     sys.exit(lost > 0 or full == 0)
 
