@@ -69,6 +69,7 @@ fn services(units: &[PathBuf]) -> Vec<(String, String)> {
         services.push((name.to_owned(), text));
     }
     assert_eq!(services.len(), 3, "{units:?}");
+    assert_eq!(services.iter().filter(|(_, text)| text.contains("--repair")).count(), 1);
     services
 }
 
