@@ -90,7 +90,7 @@ fn a_thousand_corruptions_are_found_and_never_read() {
             let digest = &image.layers[*at];
             let _ = std::fs::remove_file(blob_path(&store, digest));
             std::fs::write(blob_path(&store, digest), &contents[*at]).unwrap();
-            // As another program's its mark would stay.
+            // With the mode that it had; the check sees its digest hold, and clears its mark.
             set_mode(&blob_path(&store, digest), 0o444);
             if let Some(bytes) = &saved[*at] {
                 std::fs::write(outboard(&store, digest), bytes).unwrap();

@@ -214,6 +214,48 @@ fn a_server_that_sends_wrong_bytes_mends_nothing() {
     world.assert_has("demo:1", &image);
 }
 
+/// The repository that was pulled from last is asked first, and the one before it where that has the
+/// blob no more.
+#[test]
+fn a_repository_that_has_lost_a_blob_is_followed_by_the_one_before() {
+    let world = World::new();
+    let image = images::synthetic(&[500_000, 1_000]);
+    let layer = &image.layers[0].digest;
+    for repository in ["a", "b"] {
+        world.registry.push(repository, "1", &image);
+        world.pull(&format!("{repository}:1")).unwrap();
+        // Which was last is told by the times of files, and these go in ticks.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.registry.clear_requests();
+    let lost = format!("/v2/b/blobs/{layer}");
+    let lost = world.registry.fault(Fault::on("GET", &lost).then(Action::error(
+        404,
+        "BLOB_UNKNOWN",
+        "no more",
+    )));
+    flip(&path(&world, layer), 200_000, 5);
+    let report = repair(&world);
+    assert!(report.is_sound() && lost.hits() > 0, "{report:?}");
+    let [mended] = &report.mended[..] else { panic!("{report:?}") };
+    assert_eq!(mended.from, Some(format!("{}/a", world.registry.address())));
+    assert_eq!(mended.fetched_bytes, GROUP);
+    let asked = world.registry.requests().into_iter().filter(|it| it.path.contains("/blobs/"));
+    let asked: Vec<_> = asked.map(|it| (it.path, it.status)).collect();
+    let from = |repository| format!("/v2/{repository}/blobs/{layer}");
+    assert_eq!(asked, [(from("b"), 404), (from("a"), 206)]);
+    world.assert_has("a:1", &image);
+    world.assert_has("b:1", &image);
+
+    // Where it has it, it alone is asked.
+    lost.remove();
+    world.registry.clear_requests();
+    flip(&path(&world, layer), 300_000, 5);
+    let report = repair(&world);
+    assert_eq!(report.mended[0].from, Some(format!("{}/b", world.registry.address())));
+    assert!(world.registry.requests().iter().all(|it| !it.path.starts_with("/v2/a/")));
+}
+
 #[test]
 fn two_repairs_at_once_mend_each_blob_once() {
     let world = World::new();
