@@ -67,6 +67,39 @@ fn what_is_a_use_and_what_is_none() {
     }
 }
 
+/// What `index.json` says, which file it is, and when it was changed in any way.
+fn index(store: &BlobStore) -> (Vec<u8>, u64, (i64, i64), (i64, i64)) {
+    use std::os::unix::fs::MetadataExt;
+    let path = store.root().join("index.json");
+    let meta = std::fs::metadata(&path).unwrap();
+    let (written, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+    (std::fs::read(path).unwrap(), meta.ino(), written, changed)
+}
+
+/// Who reads must not wait for those who write, and a use is no change that others copy.
+#[test]
+fn a_use_is_noted_and_index_json_stays_as_it_is() {
+    let uses: [(&str, Act); 4] = [
+        ("find_ref", |store, _| drop(store.find_ref("a:1").unwrap())),
+        ("pin_ref", |store, _| drop(store.pin_ref(&store.lease("t").unwrap(), "a:1").unwrap())),
+        ("open_blob", |store, digest| drop(store.open_blob(digest).unwrap())),
+        ("touch", |store, _| drop(store.touch("a:1").unwrap())),
+    ];
+    for (name, act) in uses {
+        let (_dir, store, digest, then) = used_before(HOUR);
+        let before = index(&store);
+        for _ in 0..2 {
+            act(&store, &digest);
+            assert!(store.last_used(&digest).unwrap().unwrap() > then + HOUR / 2, "{name}");
+            assert_eq!(index(&store), before, "{name}");
+            // As one that nobody has noted yet; of a blob that is opened nobody says that it is a ref.
+            if name != "open_blob" {
+                std::fs::remove_file(record(&store, &digest)).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn it_is_noted_once_a_minute() {
     for (age, is_noted) in [(20, false), (90, true)] {

@@ -17,6 +17,7 @@ mod printing;
 mod pull;
 mod remote;
 mod repair;
+mod room;
 mod sandbox;
 mod shared;
 mod signals;

@@ -1,12 +1,13 @@
 //! Holding a store within limits.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use layerstore::gc::{self, GcOptions, GcReport};
-use layerstore::oci::MediaType;
-use layerstore::{BlobStore, Descriptor, SpaceLimits};
+use layerstore::oci::{Algorithm, MediaType};
+use layerstore::{BlobStore, ConfigKey, Descriptor, Error, ErrorKind, Lease, SpaceLimits};
 
 use crate::images::{
     Image, assert_holds, image, image_about, index, is_there, private, put, set_age, store,
@@ -278,6 +279,43 @@ fn what_is_reserved_does_not_raise_the_most_that_may_be_taken() {
     assert_eq!(dropped(&shrink_as(&store, MIB / 2, reserve)), ["a:1"]);
     store.set_pinned("b:1", true).unwrap();
     assert!(shrink_as(&store, MIB / 2, reserve).room.unwrap().over > 0);
+}
+
+/// What is being put has no name, and may show nowhere else either: its room is its lease's until that ends.
+#[test]
+fn a_put_keeps_its_room_until_its_lease_ends() {
+    for as_batch in [false, true] {
+        let (_dir, store) = store();
+        let cap = du(store.root()) + 5 * MIB;
+        store.set_config(ConfigKey::MaxUsedSpace, Some(&cap.to_string())).unwrap();
+        let lease = store.lease("first").unwrap();
+        make_room(&store, &lease, 4 * MIB).unwrap();
+        let mut one = None;
+        let mut many = store.ingest_batch(&lease, Algorithm::Sha256, 4 * MIB).unwrap();
+        match as_batch {
+            true => many.put(&layer(1)[..], "a layer").unwrap(),
+            false => {
+                let ingest = store.ingest(&lease, Algorithm::Sha256, 4 * MIB).unwrap();
+                one.insert(ingest).write_all(&layer(1)).unwrap();
+            }
+        }
+        // As another process has it.
+        let other = BlobStore::open(store.root()).unwrap();
+        let second = other.lease("second").unwrap();
+        let error = make_room(&other, &second, 2 * MIB).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OverCap, "{error}");
+        make_room(&other, &second, MIB / 2).unwrap();
+        drop((one, many, lease));
+        make_room(&other, &second, 2 * MIB).unwrap();
+        assert!(du(store.root()) <= cap);
+    }
+}
+
+/// Room for a blob of this size, for which nothing is dropped.
+fn make_room(store: &BlobStore, lease: &Lease, size: u64) -> Result<(), Error> {
+    let (dropped, outcome) = gc::make_room_for(store, lease, &[size]);
+    assert!(dropped.is_empty(), "{dropped:?}");
+    outcome
 }
 
 /// Between the choice and the drop stands the lock of index.json: what changes before it is had counts.

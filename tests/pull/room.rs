@@ -115,15 +115,7 @@ fn what_others_have_still_to_write_is_theirs_until_they_end() {
     let (holder, reference) = (world.puller(), world.reference("first:1"));
     run(async {
         let mut held = Box::pin(holder.pull(&reference));
-        let started = async {
-            while world.registry.held() == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::select! {
-            result = &mut held => panic!("it ended: {result:?}"),
-            () = started => {}
-        }
+        run_until_held(&world, &mut held).await;
         let error = world.puller().pull(&world.reference("second:1")).await.unwrap_err();
         let Error::NoRoom(room) = error else { panic!("{error}") };
         assert!(room.cap.is_some() && room.needed > 3 * MIB, "{room:?}");
@@ -144,6 +136,46 @@ fn what_others_have_still_to_write_is_theirs_until_they_end() {
         world.puller().pull(&world.reference("second:1")).await.unwrap();
     });
     world.assert_has("second:1", &second);
+    assert!(du(&world) <= cap);
+}
+
+/// Runs a pull that does not come to its end, until the registry holds it.
+async fn run_until_held(world: &World, pull: impl Future<Output = Result<Pulled, Error>>) {
+    let held = async {
+        while world.registry.held() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        result = pull => panic!("it ended: {result:?}"),
+        () = held => {}
+    }
+}
+
+/// What nobody has begun takes nothing of the disk yet: it is reserved all the same.
+#[test]
+fn what_others_have_not_even_begun_is_theirs_too() {
+    let world = World::new();
+    let first = push(&world, "first", &[100_000, 3 * MIB]);
+    let second = push(&world, "second", &[3 * MIB + 1]);
+    let cap = limited(&world, 5 * MIB);
+    // The small one comes first, and no other beside it.
+    let (small, large) = (&first.layers[0].digest, &first.layers[1].digest);
+    world.registry.fault(Fault::on("GET", small).times(1).then(Action::Hold(50_000)));
+    let (holder, reference) = (world.puller().concurrency(1), world.reference("first:1"));
+    run(async {
+        let mut held = Box::pin(holder.pull(&reference));
+        run_until_held(&world, &mut held).await;
+        assert_eq!(world.registry.blob_sends(large), 0, "it waits for its turn");
+        let error = world.puller().pull(&world.reference("second:1")).await.unwrap_err();
+        let Error::NoRoom(room) = error else { panic!("{error}") };
+        assert!((3 * MIB..3 * MIB + MIB / 2).contains(&room.reserved), "{room:?}");
+        assert!((3 * MIB..3 * MIB + MIB / 2).contains(&room.needed), "{room:?}");
+        assert_eq!(room.cap.unwrap().max_used, Some(cap));
+        assert_eq!(sends(&world, &second), 0);
+        drop(held);
+        world.puller().pull(&world.reference("second:1")).await.unwrap();
+    });
     assert!(du(&world) <= cap);
 }
 

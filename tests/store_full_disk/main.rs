@@ -4,6 +4,10 @@
 
 #[cfg(feature = "cli")]
 mod capped;
+#[cfg(feature = "cli")]
+mod disk;
+#[cfg(feature = "cli")]
+mod limits;
 #[path = "../store_support/mod.rs"]
 mod store_support;
 #[cfg(feature = "cli")]
@@ -69,6 +73,9 @@ fn a_full_disk_is_told_and_the_part_is_kept() {
     assert_eq!(part.len(), MIB as u64);
     let error = part.write(&bytes[MIB..]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    for told in ["`store gc` frees", " bytes are needed", " are missing", "continues where"] {
+        assert!(error.to_string().contains(told), "{error}");
+    }
     drop(part);
     assert_eq!(std::fs::read(&path).unwrap(), bytes[..MIB], "the part is as it was");
 
@@ -76,7 +83,9 @@ fn a_full_disk_is_told_and_the_part_is_kept() {
     let mut ingest = store.ingest(&lease, Algorithm::Sha256, u64::MAX).unwrap();
     let error = ingest.write_from(&bytes[..], "memory").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-    assert!(error.to_string().contains("no space left"), "{error}");
+    for told in ["no space left", "`store gc` frees"] {
+        assert!(error.to_string().contains(told), "{error}");
+    }
     drop(ingest);
     let report = store.check(&Default::default(), |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
