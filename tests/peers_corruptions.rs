@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corrupt::{KINDS, Kind, Random, bound, corrupt, outboard, read};
-use layerstore::fetch::{HttpRegistry, Puller, RepairReport, RetryPolicy};
+use layerstore::fetch::{HttpRegistry, Puller, RetryPolicy};
 use layerstore::{BlobStore, CheckOptions, Digest};
 use peers::{Registry, Sent, TAGS, images};
 use serde_json::Value;
