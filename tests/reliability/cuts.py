@@ -27,13 +27,10 @@ import disks  # noqa: E402
 import ledger as ledgers  # noqa: E402
 import samples  # noqa: E402
 import workload  # noqa: E402
-from readers import Readers  # noqa: E402
 from registry import Registry  # noqa: E402
 
 # States of one recorded workload, cuts of one file system.
 ROUND = 20
-# After how many cuts other tools read a store too: several times in each round.
-READ_EVERY = 5
 
 
 class Tally:
@@ -109,8 +106,7 @@ def shutdown_round(given, space, server, number, size):
         disks.mount(given.fs, image, folder)
         operations = ledgers.read(ledger_path)
         acknowledged += sum(it.is_done and "told" not in it.what for it in operations)
-        image_next = choice.choice(workload.IMAGES)
-        found = workload.aftermath(client, operations, image_next, given.readers)
+        found = workload.aftermath(client, operations, choice.choice(workload.IMAGES))
         if found:
             problems.append((f"seed {given.seed} round {number} cut {cut}", found))
             keep_state(given.keep, f"shutdown-{given.fs}-{number}-{cut}", ledger_path, image)
@@ -186,7 +182,7 @@ def look_at_state(given, space, server, base, records, choice):
     try:
         operations = workload.operations_of(it[2] for it in records[:cut] if it[0] == b"M")
         client = workload.Client(given.store, os.path.join(folder, "store"), server, None)
-        return workload.aftermath(client, operations, choice.choice(workload.IMAGES), given.readers)
+        return workload.aftermath(client, operations, choice.choice(workload.IMAGES))
     finally:
         disks.unmount(given.fs, folder)
 
@@ -220,7 +216,6 @@ def main():
     if reason:
         print(f"NOT RUN: {reason}")
         return 77
-    given.readers = Readers(every=READ_EVERY)
     disks.build()
     disks.into_namespace()
     # As an ordinary end, so that what was begun is put away.
@@ -231,7 +226,7 @@ def main():
     else:
         result = tally(given, f"states {given.fs}", given.count, replay_round)
         print(f"states replayed {given.fs}: {result.tried}, lost: {result.lost}")
-    print(given.readers.line())
+    print(workload.OTHERS.line())
     print(f"  operations acknowledged before: {result.acknowledged}")
     return 1 if result.lost or not result.acknowledged else 0
 

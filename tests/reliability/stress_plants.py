@@ -101,19 +101,22 @@ class Doubler(Plant):
 
 
 class Truncator(Plant):
-    """Cuts a blob that no name leads to before it is removed, which somebody may have open."""
+    """Cuts a blob to which no name leads any more, which somebody may have open."""
 
     pause = 0.02
     noticed = "saw other bytes"
+
+    def __init__(self, run):
+        super().__init__(run)
+        self.named = set()
 
     def harm(self):
         names = self.shared.refs().values()
         images = {image.digest: image for image in self.shared.content.images}
         live = set().union(*(images[digest].closure for digest in names if digest in images))
-        for name in os.listdir(os.path.join(self.shared.root, "blobs/sha256")):
-            path = self.shared.registry.blob_of(f"sha256:{name}")
-            if f"sha256:{name}" not in live:
-                truncate(path)
+        for digest in self.named - live:
+            truncate(self.shared.registry.blob_of(digest))
+        self.named = live
 
 
 class ShortReader(Plant):
@@ -134,6 +137,7 @@ class Hanging(Plant):
     instead = '*"/wait-turn pull "*) exec sleep 1000 ;;'
 
     def run(self):
+        self.shared.counts["waits ended"] = 0
         root = os.path.join(os.path.dirname(self.shared.root), "wait-turn")
         check_wait(self.shared, root, "turn", "its turn at the gate", patience=10)
 

@@ -134,7 +134,7 @@ fn tries(wanted: &Wanted, room: usize, order: &[(usize, bool)]) {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::test_runner::Config { cases: 500, ..Default::default() })]
+    #![proptest_config(proptest::test_runner::Config { cases: 200, ..Default::default() })]
 
     #[test]
     fn what_is_brought_is_written_and_what_is_dropped_is_let_go(
