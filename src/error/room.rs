@@ -140,8 +140,8 @@ mod tests {
         let mut room = Room::new("/srv/x".into(), 100, 40, 7);
         assert_eq!(
             room.to_string(),
-            "there is no room for 100 bytes in /srv/x: 40 are free, and 7 are reserved for other \
-             pulls; 67 are missing, and `store gc` frees what no image uses"
+            "there is no room for 100 bytes in /srv/x: 40 are free, and 7 are reserved for \
+             others; 67 are missing, and `store gc` frees what no image uses"
         );
         let pinned_names = vec!["a:1".to_owned(), "b:1".to_owned()];
         let kept = Kept { pinned_names, pinned: 11, recent: 12, ..Kept::default() };

@@ -147,11 +147,11 @@ impl Cycle<'_> {
         if self.options.dry_run {
             return Ok(0);
         }
-        if collector::is_low_on_space(self.layout) {
-            return self.layout.missing_reserve();
+        // What could not be set aside now will be at the end.
+        match !collector::is_low_on_space(self.layout) && self.layout.fill_reserve() {
+            true => Ok(0),
+            false => self.layout.missing_reserve(),
         }
-        self.layout.fill_reserve();
-        Ok(0)
     }
 
     /// Sets the reserve aside again, as far as there is room for it, and says what the store takes then.

@@ -316,17 +316,18 @@ impl Layout {
         Ok(RESERVE.saturating_sub(disk))
     }
 
-    /// Sets the reserve aside again. A disk that is too full for it is no error: it is what the
-    /// reserve is for.
-    pub(crate) fn fill_reserve(&self) {
+    /// Sets the reserve aside again; whether that is done, as far as the file system can. A disk that is
+    /// too full for it is no error: it is what the reserve is for.
+    pub(crate) fn fill_reserve(&self) -> bool {
         let path = self.private.path_of("reserve");
         let filled = self
             .private
             .open_or_create("reserve")
             .and_then(|file| sys::preallocate(&file, 0, RESERVE, &path));
-        if let Err(error) = filled {
+        if let Err(error) = &filled {
             tracing::debug!(%error, "the reserve is not set aside");
         }
+        filled.is_ok()
     }
 }
 
