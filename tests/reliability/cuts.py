@@ -161,7 +161,7 @@ def replay_round(given, space, server, number, size):
         client = workload.Client(given.store, root, server, ledger)
         if given.what == "uses":
             return workload.uses(client)
-        for thread in workload.several(client, seed, 12):
+        for thread in workload.several(client, seed, 15):
             thread.join()
 
     base, records = record(given, space, work)
