@@ -8,7 +8,7 @@ use std::fs::File;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use layerstore::{BlobStore, CheckOptions, CheckReport, DamageKind, Digest};
 use store_support::*;
@@ -114,6 +114,31 @@ fn the_digest_decides_where_blob_and_hashes_were_changed_together() {
     assert_eq!(report.damage[0].digest, Some(a));
 }
 
+/// What nothing but the digest can see.
+#[test]
+fn read_data_finds_what_was_changed_with_hashes_that_fit() {
+    let (_dir, store) = store();
+    let good = noise(LEN, 11);
+    let layer = add_image(&store, "a:1", &[&good]).layers[0];
+    let mut bad = good.clone();
+    bad[2_000_000] ^= 1;
+    replace_with_its_hashes(&store, &layer, &bad);
+    assert!(default(&store).is_sound(), "the hashes fit");
+    let read_data = || check(&store, CheckOptions { read_data: true, ..CheckOptions::default() });
+    let report = read_data();
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    let damage = &report.damage[0];
+    assert_eq!((damage.kind, damage.digest), (DamageKind::WrongDigest, Some(layer)));
+    assert_eq!(damage.refs, ["a:1"]);
+    // What is known is not forgotten by a check that would not have found it.
+    for options in [CheckOptions::default(), CheckOptions { quick: true, ..Default::default() }] {
+        assert_eq!(check(&store, options).damage.len(), 1);
+    }
+    overwrite(&store, &layer, 2_000_000, &good[2_000_000..2_000_001]);
+    assert!(default(&store).is_sound(), "the digest holds again");
+    assert!(read_data().is_sound());
+}
+
 #[test]
 fn a_blob_of_another_tool_gets_hashes_once_its_digest_held() {
     let (_dir, store) = store();
@@ -185,4 +210,19 @@ fn a_limit_of_the_rate_changes_nothing_else() {
     let report = check(&store, CheckOptions { limit_rate, threads, ..CheckOptions::default() });
     assert!(report.is_sound());
     assert_eq!(report.read_bytes, report.blob_bytes);
+}
+
+/// At least as long as the bytes take at that rate; how much longer is the machine's affair.
+#[test]
+fn no_faster_than_the_limit_of_the_rate() {
+    let (_dir, store) = store();
+    add_image(&store, "a:1", &[&noise(LEN, 12)]);
+    let limit_rate = NonZeroU64::new(2 << 20);
+    for read_data in [false, true] {
+        let begun = Instant::now();
+        let options = CheckOptions { limit_rate, read_data, ..CheckOptions::default() };
+        assert!(check(&store, options).is_sound());
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_secs(1), "3 MiB at 2 MiB a second in {took:?}");
+    }
 }

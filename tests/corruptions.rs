@@ -1,14 +1,13 @@
-//! A thousand random corruptions: each is found by the check that claims it, and no read gives a byte
+//! A thousand random corruptions: each is found by the checks that claim it, and no read gives a byte
 //! that is not the blob's.
 
 #[path = "store_support/corrupt.rs"]
 mod corrupt;
 mod store_support;
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::collections::{BTreeSet, HashMap};
 
-use corrupt::{KINDS, Kind, Random, corrupt, outboard};
+use corrupt::{KINDS, Kind, Random, corrupt, outboard, read};
 use layerstore::{BlobStore, CheckOptions, Digest};
 use store_support::*;
 
@@ -17,19 +16,67 @@ const ROUNDS: usize = 100;
 /// How many of the blobs are corrupted in a round.
 const AT_ONCE: usize = 10;
 
-/// Reads in pieces of some size, and somewhere: right bytes, or an error.
-fn read(store: &BlobStore, random: &mut Random, digest: &Digest, good: &[u8]) {
-    let Ok(mut blob) = store.open_blob(digest) else { return };
-    for _ in 0..5 {
-        let (at, mut buffer) = (random.below(good.len()), vec![0; 1 + random.below(40_000)]);
-        if let Ok(read) = blob.read_at(&mut buffer, at as u64) {
-            assert!(good[at..].starts_with(&buffer[..read]), "wrong bytes at {at} of {digest}");
-        }
+struct Layer {
+    digest: Digest,
+    good: Vec<u8>,
+    /// The hashes of its groups, if it is large enough to have any.
+    hashes: Option<Vec<u8>>,
+}
+
+fn layers(store: &BlobStore, random: &mut Random) -> Vec<Layer> {
+    let contents: Vec<Vec<u8>> = (0..BLOBS)
+        .map(|n| {
+            noise([5_000, 65_536, 65_537, 100_000, 150_000][n % 5] + random.below(3000), n as u64)
+        })
+        .collect();
+    let image = add_image(store, "a:1", &contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let layer = |(digest, good): (Digest, Vec<u8>)| {
+        let hashes = std::fs::read(outboard(store, &digest)).ok();
+        Layer { digest, good, hashes }
+    };
+    image.layers.into_iter().zip(contents).map(layer).collect()
+}
+
+/// Corrupts some of them; which, and how.
+fn corrupt_some<'a>(
+    store: &BlobStore,
+    random: &mut Random,
+    layers: &'a [Layer],
+    kinds: &mut impl Iterator<Item = Kind>,
+) -> Vec<(&'a Layer, Kind)> {
+    let mut rest: Vec<&Layer> = layers.iter().collect();
+    let mut victims = Vec::new();
+    for kind in kinds.take(AT_ONCE) {
+        let may = |layer: &&Layer| layer.hashes.is_some() || !kind.needs_hashes();
+        victims.push((random.take(&mut rest, may).unwrap(), kind));
     }
-    let (mut buffer, mut at) = (vec![0; 1 + random.below(100_000)], 0);
-    while let Ok(read @ 1..) = blob.read(&mut buffer) {
-        assert!(good[at..].starts_with(&buffer[..read]), "wrong bytes at {at} of {digest}");
-        at += read;
+    for (layer, kind) in &victims {
+        let other = &rest[random.below(rest.len())].digest;
+        corrupt(store, random, *kind, &layer.digest, other);
+    }
+    victims
+}
+
+/// What a check condemns; nothing else may be wrong.
+fn condemned(store: &BlobStore, options: &CheckOptions) -> BTreeSet<Digest> {
+    let report = store.check(options, |_| {}).unwrap();
+    for damage in &report.damage {
+        assert!(damage.refs.iter().all(|name| name == "a:1"), "{damage:?}");
+    }
+    report.damage.iter().map(|it| it.digest.unwrap_or_else(|| panic!("{it:?}"))).collect()
+}
+
+/// Of a layer `--quick` knows no more than whether it is there in its length.
+fn is_long_as_it_was(store: &BlobStore, layer: &Layer) -> bool {
+    let found = std::fs::metadata(blob_path(store, &layer.digest));
+    found.is_ok_and(|found| found.len() == layer.good.len() as u64)
+}
+
+fn restore(store: &BlobStore, layer: &Layer) {
+    let _ = std::fs::remove_file(blob_path(store, &layer.digest));
+    std::fs::write(blob_path(store, &layer.digest), &layer.good).unwrap();
+    if let Some(bytes) = &layer.hashes {
+        std::fs::write(outboard(store, &layer.digest), bytes).unwrap();
     }
 }
 
@@ -37,68 +84,36 @@ fn read(store: &BlobStore, random: &mut Random, digest: &Digest, good: &[u8]) {
 fn a_thousand_corruptions_are_found_and_never_read() {
     let (_dir, store) = store();
     let mut random = Random(1);
-    let contents: Vec<Vec<u8>> = (0..BLOBS)
-        .map(|n| {
-            noise([5_000, 65_536, 65_537, 100_000, 150_000][n % 5] + random.below(3000), n as u64)
-        })
-        .collect();
-    let layers: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
-    let image = add_image(&store, "a:1", &layers);
-    let saved: Vec<Option<Vec<u8>>> =
-        image.layers.iter().map(|digest| std::fs::read(outboard(&store, digest)).ok()).collect();
+    let layers = layers(&store, &mut random);
     let mut counts: HashMap<Kind, usize> = HashMap::new();
-    let (mut found, mut good) = (0, 0);
+    let mut kinds = KINDS.into_iter().cycle();
+    let quick = CheckOptions { quick: true, ..CheckOptions::default() };
     for round in 0..ROUNDS {
-        let mut chosen: Vec<usize> = (0..BLOBS).collect();
-        let mut victims = Vec::new();
-        for n in 0..AT_ONCE {
-            let at = chosen.remove(random.below(chosen.len()));
-            victims.push((at, KINDS[(round * AT_ONCE + n) % KINDS.len()]));
-        }
-        for (at, kind) in &victims {
-            let other = image.layers[chosen[random.below(chosen.len())]];
-            let blob = (&image.layers[*at], contents[*at].len());
-            corrupt(&store, &mut random, *kind, blob, &other);
-            *counts.entry(*kind).or_default() += 1;
-        }
+        let victims = corrupt_some(&store, &mut random, &layers, &mut kinds);
+        victims.iter().for_each(|(_, kind)| *counts.entry(*kind).or_default() += 1);
+        let shown = victims.iter().filter(|(layer, _)| !is_long_as_it_was(&store, layer));
+        let expected: BTreeSet<_> = shown.map(|(layer, _)| layer.digest).collect();
+        assert_eq!(condemned(&store, &quick), expected, "quick, round {round}");
         // Readers first in some rounds: then they meet hashes that nobody has mended.
         if round % 2 == 0 {
-            for (at, _) in &victims {
-                read(&store, &mut random, &image.layers[*at], &contents[*at]);
+            for (layer, kind) in &victims {
+                read(&store, &mut random, *kind, &layer.digest, &layer.good);
             }
         }
         let options = CheckOptions { read_data: round % 4 == 3, ..CheckOptions::default() };
-        let report = store.check(&options, |_| {}).unwrap();
-        let condemned: Vec<Digest> = report.damage.iter().filter_map(|it| it.digest).collect();
-        for (at, kind) in &victims {
-            let digest = &image.layers[*at];
-            let is_bad = *kind != Kind::StaleHashes;
-            assert_eq!(
-                condemned.contains(digest),
-                is_bad,
-                "{kind:?} in round {round}: {report:#?}"
-            );
-            let refs = report.damage.iter().filter(|it| it.digest == Some(*digest));
-            assert!(refs.flat_map(|it| &it.refs).all(|name| name == "a:1"));
-            read(&store, &mut random, digest, &contents[*at]);
-            (found, good) = (found + usize::from(is_bad), good + usize::from(!is_bad));
-        }
-        let bad = victims.iter().filter(|(_, kind)| *kind != Kind::StaleHashes).count();
-        let distinct: std::collections::HashSet<_> = condemned.iter().collect();
-        assert_eq!(distinct.len(), bad, "nothing good is condemned: {report:#?}");
-        for (at, _) in &victims {
-            let digest = &image.layers[*at];
-            let _ = std::fs::remove_file(blob_path(&store, digest));
-            std::fs::write(blob_path(&store, digest), &contents[*at]).unwrap();
-            // As another program's its mark would stay.
-            set_mode(&blob_path(&store, digest), 0o444);
-            if let Some(bytes) = &saved[*at] {
-                std::fs::write(outboard(&store, digest), bytes).unwrap();
+        let bad = victims.iter().filter(|(_, kind)| !kind.leaves_blob_good());
+        let expected: BTreeSet<_> = bad.map(|(layer, _)| layer.digest).collect();
+        assert_eq!(condemned(&store, &options), expected, "round {round}");
+        for (layer, kind) in &victims {
+            if kind.leaves_blob_good() {
+                let found = std::fs::read(outboard(&store, &layer.digest)).ok();
+                assert!(found == layer.hashes, "{kind:?} in round {round}: not written anew");
             }
+            read(&store, &mut random, *kind, &layer.digest, &layer.good);
+            restore(&store, layer);
         }
         assert!(store.check(&CheckOptions::default(), |_| {}).unwrap().is_sound());
     }
-    assert!(store.check(&CheckOptions::default(), |_| {}).unwrap().is_sound());
-    assert_eq!(found + good, ROUNDS * AT_ONCE);
-    assert!(KINDS.iter().all(|kind| counts[kind] >= 100), "{counts:?}");
+    assert_eq!(counts.values().sum::<usize>(), ROUNDS * AT_ONCE);
+    assert!(KINDS.iter().all(|kind| counts[kind] >= 111), "{counts:?}");
 }

@@ -4,19 +4,23 @@
 #[path = "tools/store.rs"]
 mod store;
 mod store_support;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use layerstore::BlobStore;
 use store::{Store, must};
 use store_support::{add_image, noise, put};
+use support::{Image, Layer, Registry};
 
 const STORE: &str = env!("CARGO_BIN_EXE_store");
 const ROOT: &str = "/var/lib/layerstore";
 const PAGE: &str = include_str!("../docs/operations.md");
+const COMMANDS: &str = include_str!("../docs/cli.md");
 
 /// The units as they are shipped, with the program of this test.
 fn units(folder: &Path) -> Vec<PathBuf> {
@@ -45,6 +49,76 @@ fn exec_start(unit: &str, root: &Path) -> Vec<String> {
     let line = unit.lines().rfind(|line| line.starts_with("ExecStart=/")).unwrap();
     let command = line["ExecStart=".len()..].replace("%%", "%");
     command.split(' ').map(|word| word.replace(ROOT, root.to_str().unwrap())).collect()
+}
+
+/// What systemd runs: each service, and each once more with its drop-in file, whose settings come after
+/// its own.
+fn services(units: &[PathBuf]) -> Vec<(String, String)> {
+    let ending =
+        |wanted: &'static str| units.iter().filter(move |unit| unit.extension().unwrap() == wanted);
+    let read = |unit: &Path| fs::read_to_string(unit).unwrap();
+    let mut services = Vec::new();
+    for unit in ending("service") {
+        let (name, text) = (unit.file_name().unwrap().to_str().unwrap(), read(unit));
+        for drop_in in
+            ending("conf").filter(|it| it.parent().unwrap().ends_with(format!("{name}.d")))
+        {
+            let both = format!("{text}\n{}", read(drop_in));
+            services.push((format!("{name} with {}", drop_in.display()), both));
+        }
+        services.push((name.to_owned(), text));
+    }
+    assert_eq!(services.len(), 3, "{units:?}");
+    assert_eq!(services.iter().filter(|(_, text)| text.contains("--repair")).count(), 1);
+    services
+}
+
+/// What a unit's last line of this setting says.
+fn setting<'a>(unit: &'a str, name: &str) -> Option<&'a str> {
+    unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).next_back()
+}
+
+/// A registry on loopback, and a blob that came from it and rots.
+struct Rot {
+    registry: Registry,
+    name: String,
+    layer: Layer,
+    path: PathBuf,
+    hashes: PathBuf,
+    /// A `registries.conf` that says how the registry is spoken to.
+    conf: PathBuf,
+}
+
+impl Rot {
+    fn in_store(store: &Store, folder: &Path) -> Rot {
+        let (registry, layer) = (Registry::start(), Layer::generated(9, 400_000));
+        registry.push("demo", "1", &Image::of(std::slice::from_ref(&layer)));
+        let name = registry.reference("demo:1");
+        store.pull(&name);
+        let path = store::blob_in(store.root(), &layer.digest);
+        let hashes = layer.digest.replace(':', "/");
+        let hashes = store.root().join(".layerstore/outboard").join(hashes);
+        let conf = folder.join("registries.conf");
+        let text =
+            format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.address());
+        fs::write(&conf, text).unwrap();
+        Rot { registry, name, layer, path, hashes, conf }
+    }
+
+    /// Changes a bit, and has the blob be the first that a check of a share reads.
+    fn sets_in(&self) {
+        let mut bytes = self.layer.content.to_vec();
+        bytes[200_000] ^= 1;
+        store_support::set_mode(&self.path, 0o600);
+        fs::write(&self.path, bytes).unwrap();
+        store_support::set_mode(&self.path, 0o444);
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        fs::File::open(&self.hashes).unwrap().set_modified(long_ago).unwrap();
+    }
+
+    fn is_mended(&self) -> bool {
+        fs::read(&self.path).unwrap() == self.layer.content.to_vec()
+    }
 }
 
 /// What `systemd-analyze verify` says of units; nothing if they are right.
@@ -133,15 +207,18 @@ fn calls_of(set: &str) -> Vec<String> {
 fn the_units_permit_every_system_call_that_is_made() {
     let temp = tempfile::tempdir().unwrap();
     let store = populated(temp.path());
-    for unit in units(&temp.path().join("units")) {
-        if unit.extension().unwrap() != "service" {
-            continue;
+    let rot = Rot::in_store(&store, temp.path());
+    for (name, text) in services(&units(&temp.path().join("units"))) {
+        let repairs = text.contains("--repair");
+        if repairs {
+            rot.sets_in();
         }
-        let text = fs::read_to_string(&unit).unwrap();
         let trace = temp.path().join("trace");
         let mut strace = Command::new("strace");
+        strace.env("CONTAINERS_REGISTRIES_CONF", &rot.conf);
         strace.args(["-f", "-qq", "-o"]).arg(&trace).args(exec_start(&text, store.root()));
         must(&mut strace);
+        assert!(rot.is_mended(), "{name}");
         let trace = fs::read_to_string(&trace).unwrap();
         let made: BTreeSet<&str> = trace
             .lines()
@@ -150,46 +227,84 @@ fn the_units_permit_every_system_call_that_is_made() {
             .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
             .collect();
         assert!(made.contains("openat2"), "{made:?}");
+        assert_eq!(made.contains("connect"), repairs, "{name}: {made:?}");
         let permitted = permitted(&text);
         let refused: Vec<_> = made.iter().filter(|call| !permitted.contains(**call)).collect();
-        assert!(refused.is_empty(), "{}: {refused:?}", unit.display());
+        assert!(refused.is_empty(), "{name}: {refused:?}");
+        let families = setting(&text, "RestrictAddressFamilies").unwrap();
+        let sockets: BTreeSet<&str> = trace
+            .lines()
+            .filter_map(|line| line.split_once(" socket(")?.1.split_once(','))
+            .map(|(family, _)| family)
+            .collect();
+        let refused: Vec<_> =
+            sockets.iter().filter(|it| !families.split(' ').any(|known| known == **it)).collect();
+        assert!(refused.is_empty(), "{name}: {refused:?} of {sockets:?}");
+        assert_eq!(sockets.contains("AF_INET"), repairs, "{name}: {sockets:?}");
         assert!(!permitted.contains("mount") && !permitted.contains("sched_setscheduler"));
         // In a small store no thread has to.
-        let gives_way = unit.file_name().unwrap().to_str().unwrap().contains("-gc");
-        assert_eq!(permitted.contains("setpriority"), gives_way, "{}", unit.display());
+        assert_eq!(permitted.contains("setpriority"), name.contains("-gc"), "{name}");
     }
 }
 
-/// Without capabilities and network, and with nothing to write to but the store.
+/// Without capabilities, with no network but for what mends, and with nothing to write to but the store.
 #[test]
 #[ignore = "needs root: run ./tests/all"]
 fn the_units_commands_need_no_more_than_they_are_given() {
     let temp = tempfile::tempdir().unwrap();
     let store = populated(temp.path());
+    let rot = Rot::in_store(&store, temp.path());
     let closed = "mount --make-rprivate / && mount --bind \"$0\" \"$0\" && \
         mount -o remount,bind,ro / && \
         exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \"$@\"";
-    let run = |command: &[String]| {
+    let run = |command: &[String], network: &[&str]| {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--net", "sh", "-c", closed]).arg(store.root()).args(command);
+        unshare.env("CONTAINERS_REGISTRIES_CONF", &rot.conf).arg("--mount").args(network);
+        unshare.args(["sh", "-c", closed]).arg(store.root()).args(command);
         unshare.output().unwrap()
     };
-    for unit in units(&temp.path().join("units")) {
-        if unit.extension().unwrap() == "service" {
-            let text = fs::read_to_string(&unit).unwrap();
-            let output = run(&exec_start(&text, store.root()));
-            assert!(output.status.success(), "{output:?}");
+    const NONE: &[&str] = &["--net"];
+    for (name, text) in services(&units(&temp.path().join("units"))) {
+        let network = match setting(&text, "PrivateNetwork").unwrap() {
+            "yes" => NONE,
+            _ => &[],
+        };
+        if text.contains("--repair") {
+            rot.sets_in();
         }
+        let output = run(&exec_start(&text, store.root()), network);
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert!(rot.is_mended(), "{name}");
     }
+    store.run(&["rm", &rot.name]);
     let gc = ["gc", "--grace", "0s"].map(str::to_owned);
     let head = [STORE.to_owned(), "--root".to_owned(), store.root().display().to_string()];
-    let output = run(&[&head[..], &gc].concat());
+    let output = run(&[&head[..], &gc].concat(), NONE);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(store.blobs().len(), 4, "what nothing kept is gone");
     // The walls are there.
     let touch = ["touch".to_owned(), temp.path().join("file").display().to_string()];
-    let output = run(&touch);
+    let output = run(&touch, NONE);
     assert!(String::from_utf8_lossy(&output.stderr).contains("Read-only"), "{output:?}");
+    let socket = format!("exec 3<>/dev/tcp/{}", rot.registry.address().replace(':', "/"));
+    let connect = ["bash", "-c", &socket].map(str::to_owned);
+    assert!(run(&connect, &[]).status.success() && !run(&connect, NONE).status.success());
+}
+
+/// The codes that a table of a page has a row for.
+fn codes(page: &str, head: &str) -> BTreeSet<u8> {
+    let table = page.split_once(head).unwrap_or_else(|| panic!("no table {head}")).1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| "));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells.flat_map(|cell| cell.split(',')).map(|code| code.trim().parse().unwrap()).collect()
+}
+
+#[test]
+fn each_code_that_a_command_ends_with_has_its_advice() {
+    let (known, advised) =
+        (codes(COMMANDS, "| code | meaning |"), codes(PAGE, "| code | of | what to do |"));
+    assert!(known.len() >= 14 && known.contains(&130), "{known:?}");
+    assert_eq!(known, advised);
 }
 
 /// The block of commands on the page that has this in it.

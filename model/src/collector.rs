@@ -1,7 +1,9 @@
 //! What a collection does: G0 to G6. The grace time is none, since nothing rests on it.
 
-use crate::protocol::Protocol;
-use crate::state::{Bytes, Collector, IMAGE, LAYER, Lease, MANIFEST, PartLock, Phase, State, TREE};
+use crate::protocol::{Protocol, Task};
+use crate::state::{
+    Bytes, Collector, IMAGE, LAYER, Lease, MANIFEST, Ownerless, PartLock, Phase, State, TREE,
+};
 use crate::weakness::Weakness;
 
 impl Protocol {
@@ -39,13 +41,14 @@ impl Protocol {
                 let collector = &mut state.collectors[n];
                 collector.candidates = state.disk.named & !collector.marked;
                 collector.refs = 0;
-                Phase::Shut
+                Phase::FindOwnerless
             }
+            Phase::FindOwnerless => self.find_ownerless(&mut state, n),
             Phase::Shut => self.shut(&mut state, n, choice)?,
             Phase::Remove => self.remove(&mut state, n),
             Phase::Unlink => {
                 state.disk.trash = 0;
-                Phase::Shut
+                Phase::FindOwnerless
             }
             Phase::OpenPartLock | Phase::TryPartLock | Phase::RemovePart => {
                 self.expire_part(&mut state, n, choice)?
@@ -105,12 +108,12 @@ impl Protocol {
         if refs {
             state.collectors[n].marked |= IMAGE;
         }
-        self.mark_pins(state, n);
+        self.mark_pins(state, n, Ownerless::default());
         Phase::List
     }
 
-    fn mark_pins(&self, state: &mut State, n: usize) {
-        let pins = state.pins();
+    fn mark_pins(&self, state: &mut State, n: usize, but: Ownerless) {
+        let pins = state.pins(but);
         let mut marked = pins & IMAGE;
         if pins & TREE != 0 {
             let followed = state.disk.named & MANIFEST != 0 && !self.is(Weakness::RootWithoutTree);
@@ -119,21 +122,40 @@ impl Protocol {
         state.collectors[n].marked |= marked;
     }
 
-    /// G5: the gate is shut, and the leases are read again. One blob a batch, any of them.
+    /// G5: the leases are read, and from then on no more those of them that have no owner.
+    fn find_ownerless(&self, state: &mut State, n: usize) -> Phase {
+        if state.collectors[n].candidates == 0 {
+            return if self.parts { Phase::OpenPartLock } else { Phase::End };
+        }
+        self.mark_pins(state, n, Ownerless::default());
+        state.collectors[n].ownerless = self.ownerless(state);
+        Phase::Shut
+    }
+
+    /// The leases that have no owner.
+    fn ownerless(&self, state: &State) -> Ownerless {
+        let owned = (self.tasks.iter().zip(&state.processes))
+            .any(|(task, process)| *task == Task::Keep && process.lease == Lease::Held);
+        Ownerless { ended: state.ended, lasting: state.lasting.written && !owned }
+    }
+
+    /// G5: the gate is shut, and the leases are read again that had an owner before, be it that it has
+    /// ended since. One blob a batch, any of them.
     fn shut(&self, state: &mut State, n: usize, choice: u8) -> Option<Phase> {
         let candidates = state.collectors[n].candidates;
-        if candidates == 0 {
-            let parts = self.parts && choice == 0;
-            let end = if parts { Phase::OpenPartLock } else { Phase::End };
-            return (choice == 0).then_some(end);
-        }
         let blob = 1 << choice;
         let entered = state.processes.iter().any(|process| self.is_inside(process));
         if choice > 1 || candidates & blob == 0 || entered || state.is_shut() {
             return None;
         }
-        if !self.is(Weakness::NoPinsUnderTheGate) {
-            self.mark_pins(state, n);
+        let known = std::mem::take(&mut state.collectors[n].ownerless);
+        match self.weakness {
+            Some(Weakness::NoPinsUnderTheGate) => {}
+            Some(Weakness::EndedInBetweenUnread) => {
+                let ended = self.ownerless(state);
+                self.mark_pins(state, n, ended);
+            }
+            _ => self.mark_pins(state, n, known),
         }
         state.collectors[n].batch = blob;
         Some(Phase::Remove)
@@ -144,13 +166,13 @@ impl Protocol {
         let blob = std::mem::take(&mut state.collectors[n].batch);
         state.collectors[n].candidates &= !blob;
         if state.collectors[n].marked & blob != 0 {
-            return Phase::Shut;
+            return Phase::FindOwnerless;
         }
         state.disk.named &= !blob;
         state.disk.unsynced &= !blob;
         state.disk.rotten &= !blob;
         if blob != LAYER {
-            return Phase::Shut;
+            return Phase::FindOwnerless;
         }
         state.disk.trash |= blob;
         Phase::Unlink

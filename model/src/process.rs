@@ -223,6 +223,8 @@ impl Protocol {
             Step::PinRoot if state.is_shut() => return None,
             Step::PinRoot => {
                 state.lasting.written = true;
+                // It is a new lease, which no collector has read.
+                state.collectors.iter_mut().for_each(|it| it.ownerless.lasting = false);
                 Step::LookForRoot
             }
             _ if state.disk.named & MANIFEST != 0 => Step::LookAgain,

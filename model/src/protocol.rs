@@ -243,6 +243,12 @@ impl Protocol {
                     .iter()
                     .any(|it| it.at == Phase::Remove && it.batch & it.marked != 0)
             }),
+            Property::<Protocol>::sometimes("an owner ends before the gate is shut", |_, state| {
+                state
+                    .collectors
+                    .iter()
+                    .any(|it| it.at == Phase::Shut && state.ended & !it.ownerless.ended != 0)
+            }),
             Property::<Protocol>::sometimes("a process leaves its lease", |_, state| {
                 state.ended != 0 && state.processes.iter().all(|process| process.at == Step::Done)
             }),

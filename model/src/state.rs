@@ -136,6 +136,8 @@ pub struct Collector {
     pub candidates: u8,
     /// What is looked at with the gate shut.
     pub batch: u8,
+    /// Leases that were read when they had no owner any more.
+    pub ownerless: Ownerless,
     pub file: PartLock,
 }
 
@@ -147,6 +149,7 @@ pub enum Phase {
     SyncRefs,
     Mark,
     List,
+    FindOwnerless,
     Shut,
     Remove,
     Unlink,
@@ -154,6 +157,15 @@ pub enum Phase {
     TryPartLock,
     RemovePart,
     End,
+}
+
+/// Leases that have no owner, so that nobody adds to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ownerless {
+    /// Those whose process has ended, by what they pin, as in [`State::ended`].
+    pub ended: u8,
+    /// The lasting one.
+    pub lasting: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -201,6 +213,7 @@ impl Collector {
         marked: 0,
         candidates: 0,
         batch: 0,
+        ownerless: Ownerless { ended: 0, lasting: false },
         file: PartLock { inode: 0, locked: false },
     };
 }
@@ -216,12 +229,12 @@ impl State {
         self.collectors.iter().any(|it| it.at != Phase::Idle)
     }
 
-    /// What the leases pin, those too whose process has ended.
-    pub fn pins(&self) -> u8 {
+    /// What the leases pin, those too whose process has ended, but for some.
+    pub fn pins(&self, but: Ownerless) -> u8 {
         let live =
             self.processes.iter().filter(|it| !matches!(it.lease, Lease::None | Lease::Lost));
-        let ended = (0..8).filter(|pins| self.ended >> pins & 1 == 1);
-        let lasting = if self.lasting.written { TREE } else { 0 };
+        let ended = (0..8).filter(|pins| (self.ended & !but.ended) >> pins & 1 == 1);
+        let lasting = if self.lasting.written && !but.lasting { TREE } else { 0 };
         live.map(|it| it.pins).chain(ended).fold(lasting, |all, pins| all | pins)
     }
 

@@ -37,6 +37,12 @@ fn step(protocol: &Protocol, state: &State, action: Action) -> String {
             let what = match state.collectors[n].at {
                 Phase::ReadRefs if swapped => "G2 sync index.json and the root".to_owned(),
                 Phase::SyncRefs if swapped => "G2 read index.json".to_owned(),
+                Phase::Shut if protocol.is(Weakness::NoPinsUnderTheGate) => {
+                    "G5 shut the gate".to_owned()
+                }
+                Phase::Shut if protocol.is(Weakness::EndedInBetweenUnread) => {
+                    "G5 shut the gate, read the leases that have an owner now".to_owned()
+                }
                 _ => usual,
             };
             format!("{}: {what}", collection(n))
@@ -128,8 +134,9 @@ fn phase(state: &State, n: usize, choice: u8) -> String {
         Phase::SyncRefs => "G2 sync index.json and the root".to_owned(),
         Phase::Mark => "G3 read the leases, mark".to_owned(),
         Phase::List => "G4 list the blobs".to_owned(),
-        Phase::Shut if collector.candidates == 0 => "G5 done".to_owned(),
-        Phase::Shut => "G5 shut the gate, read the leases".to_owned(),
+        Phase::FindOwnerless if collector.candidates == 0 => "G5 done".to_owned(),
+        Phase::FindOwnerless => "G5 read the leases, and which have no owner any more".to_owned(),
+        Phase::Shut => "G5 shut the gate, read the leases that had an owner".to_owned(),
         Phase::Remove if collector.marked & collector.batch != 0 => {
             format!("G5 keep the {}, open the gate", name_of(collector.batch))
         }

@@ -21,6 +21,7 @@ pub enum Weakness {
     RefsUnsynced,
     SyncBeforeRead,
     NoPinsUnderTheGate,
+    EndedInBetweenUnread,
     PartLockNotLookedAt,
     PartLockRemovedLate,
     PartTakenWithoutLock,
@@ -39,7 +40,7 @@ pub enum Scene {
 }
 
 impl Weakness {
-    pub const ALL: [Weakness; 23] = [
+    pub const ALL: [Weakness; 24] = [
         LockLeaseAfterNaming,
         LookBeforeTheGate,
         NoGate,
@@ -59,6 +60,7 @@ impl Weakness {
         RefsUnsynced,
         SyncBeforeRead,
         NoPinsUnderTheGate,
+        EndedInBetweenUnread,
         PartLockNotLookedAt,
         PartLockRemovedLate,
         PartTakenWithoutLock,
@@ -86,7 +88,10 @@ impl Weakness {
             RefsBeforeReaping => "G2 comes before G1",
             RefsUnsynced => "G2 believes what it has read without a sync",
             SyncBeforeRead => "G2 syncs, and reads then",
-            NoPinsUnderTheGate => "G5 does not read the leases again",
+            NoPinsUnderTheGate => "G5 does not read the leases again once the gate is shut",
+            EndedInBetweenUnread => {
+                "G5 does not read a lease whose owner ended before the gate was shut"
+            }
             PartLockNotLookedAt => "whoever gets a part's lock does not look whether it is current",
             PartLockRemovedLate => "a part's lock file is removed after it was let go",
             PartTakenWithoutLock => "G6 removes a part without its lock",

@@ -15,7 +15,7 @@ pub struct Room {
     pub needed: u64,
     /// What the file system has free for this user.
     pub free: u64,
-    /// What other pulls have still to write.
+    /// What other pulls, and puts, have still to write.
     pub reserved: u64,
     /// The store's limits, if it has any.
     pub cap: Option<Cap>,
@@ -76,7 +76,7 @@ impl fmt::Display for Room {
         if let Some(Cap { max_used: Some(max), used, .. }) = cap {
             write!(f, ", the store takes {used} and may take {max} (max-used-space)")?;
         }
-        write!(f, ", and {reserved} are reserved for other pulls; ")?;
+        write!(f, ", and {reserved} are reserved for others; ")?;
         match cap {
             None => {
                 let missing = needed.saturating_add(*reserved).saturating_sub(*free);

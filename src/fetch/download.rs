@@ -48,7 +48,7 @@ pub(super) async fn complete(
     let (pulse, before) = (part.pulse(), part.len());
     let work = Mutex::new(Work::new(blob.size, part.missing()));
     // Should this future be dropped, the thread writes what it was given and lets the part go.
-    let (inlet, outlet) = pull.writers().begin(part);
+    let (inlet, outlet) = pull.writers().begin(part)?;
     let download = Download {
         pull,
         pulse,

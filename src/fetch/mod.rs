@@ -46,6 +46,8 @@ mod registry;
 mod relay;
 mod repair;
 mod retry;
+#[cfg(test)]
+mod schedules;
 mod session;
 mod settings;
 mod steps;

@@ -3,18 +3,22 @@
 //! A pull has one for every two processors, and not one for each blob: two blobs that are hashed
 //! together take little more time than one, so bytes wait a while for company; and a thread that has
 //! always something to do need not be woken up for each batch.
+//!
+//! They are threads of their own. A runtime has only so many for what blocks, and one that was taken for
+//! the life of a pull would be missing for what the pull waits for: many pulls could have them all.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::desk::{Batch, Desk};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::store::{Part, Version};
 
 /// How many batches may be under way to a thread, of all its blobs. With what each connection
@@ -35,6 +39,19 @@ struct Writer {
     /// How many blobs it has, and had.
     blobs: Arc<AtomicUsize>,
     begun: u64,
+    thread: Ending,
+}
+
+/// A thread that is waited for when this is dropped. It ends when nobody can say anything to it any more.
+struct Ending(Option<JoinHandle<()>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // That it died is seen at the outlets.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// What a thread is told of a blob, by its number.
@@ -60,29 +77,53 @@ pub(super) struct Outlet(oneshot::Receiver<(Part, Result<()>)>);
 
 impl Writers {
     /// Begins to write to a part.
-    pub(super) fn begin(&self, part: Part) -> (Inlet, Outlet) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if no thread is to be had.
+    pub(super) fn begin(&self, part: Part) -> Result<(Inlet, Outlet)> {
         let most = thread::available_parallelism().map_or(1, NonZeroUsize::get) / 2;
         // Nothing that holds this lock can leave the list half changed.
         let mut writers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         writers.sort_by_key(|writer| writer.blobs.load(Ordering::Relaxed));
         let idle = writers.first().is_some_and(|it| it.blobs.load(Ordering::Relaxed) == 0);
         if !idle && writers.len() < most.clamp(1, MOST) {
-            writers.insert(0, Writer::start());
+            writers.insert(0, Writer::start()?);
         }
-        writers[0].begin(part)
+        Ok(writers[0].begin(part))
+    }
+}
+
+impl Drop for Writers {
+    /// What the threads were given is written when a runtime ends, which waits for this: a pull that was
+    /// dropped holds no lock then. The task that dropped it does not wait.
+    fn drop(&mut self) {
+        let writers = std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+        // Only their threads are left: with the last sender gone, these come to their end.
+        let threads: Vec<_> = writers.into_iter().map(|writer| writer.thread).collect();
+        // Where there is no runtime, or one that is ending, they are waited for here.
+        if let Ok(runtime) = Handle::try_current()
+            && !threads.is_empty()
+        {
+            runtime.spawn_blocking(move || drop(threads));
+        }
     }
 }
 
 impl Writer {
-    fn start() -> Writer {
+    fn start() -> Result<Writer> {
         let (messages, queue) = mpsc::unbounded_channel();
-        tokio::task::spawn_blocking(move || Writing::default().run(queue));
-        Writer {
+        let thread = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || Writing::default().run(queue))
+            .context("start a thread for", "the pull")?;
+        Ok(Writer {
             messages,
             room: Arc::new(Semaphore::new(BATCHES)),
             blobs: Arc::default(),
             begun: 0,
-        }
+            thread: Ending(Some(thread)),
+        })
     }
 
     fn begin(&mut self, part: Part) -> (Inlet, Outlet) {
@@ -155,25 +196,29 @@ impl Writing {
     /// Until nobody can say anything any more.
     fn run(mut self, mut queue: mpsc::UnboundedReceiver<Message>) {
         while let Some(message) = queue.blocking_recv() {
-            match message {
-                Message::Begin(blob, desk) => {
-                    self.0.insert(blob, *desk);
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Begin(blob, desk) => {
+                self.0.insert(blob, *desk);
+            }
+            Message::Version(blob, version) => {
+                if let Some(desk) = self.0.get_mut(&blob) {
+                    desk.note_version(&version);
                 }
-                Message::Version(blob, version) => {
-                    if let Some(desk) = self.0.get_mut(&blob) {
-                        desk.note_version(&version);
-                    }
+            }
+            Message::Bytes(blob, batch) => {
+                if let Some(desk) = self.0.get_mut(&blob) {
+                    desk.write(batch);
+                    self.hash(blob);
                 }
-                Message::Bytes(blob, batch) => {
-                    if let Some(desk) = self.0.get_mut(&blob) {
-                        desk.write(batch);
-                        self.hash(blob);
-                    }
-                }
-                Message::End(blob) => {
-                    if let Some(desk) = self.0.remove(&blob) {
-                        desk.end();
-                    }
+            }
+            Message::End(blob) => {
+                if let Some(desk) = self.0.remove(&blob) {
+                    desk.end();
                 }
             }
         }
@@ -197,6 +242,9 @@ impl Writing {
 }
 
 #[cfg(test)]
+mod schedules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::oci::Algorithm;
@@ -215,7 +263,7 @@ mod tests {
             let Claim::Held(part) = store.claim(&pinned).unwrap() else { panic!("not held") };
             part
         };
-        let writers = Writers(Mutex::new(vec![Writer::start()]));
+        let writers = Writers(Mutex::new(vec![Writer::start().unwrap()]));
         let (inlet, outlet) = writers.0.lock().unwrap()[0].begin(part(&blobs[0]));
         let (other_inlet, other_outlet) = writers.0.lock().unwrap()[0].begin(part(&blobs[1]));
         for (n, bytes) in blobs[0].chunks(1000).enumerate() {

@@ -1,4 +1,4 @@
-//! Finding room for a pull before its first byte.
+//! Finding room for a pull or a put before its first byte.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOKS: usize = 3;
 
 /// Lets a pull begin that lacks these blobs, which its lease pins: there is room for them beside what
-/// other pulls have still to write, and it is theirs until the lease ends. In a store with limits
+/// others have still to write, and it is its own until the lease ends. In a store with limits
 /// room is made where there is none. The images that were dropped for it, also if that was in vain.
 ///
-/// Without limits, this costs a look at the file system and at the leases of other pulls.
+/// Without limits, this costs a look at the file system and at the leases of others.
 pub(crate) fn admit(
     store: &BlobStore,
     lease: &Lease,
@@ -116,7 +116,7 @@ impl Asked<'_> {
     fn measure(&mut self) -> Result<u64> {
         // What others lack first: what they write meanwhile is counted twice rather than not at all.
         let used = space::used(self.store.layout())?;
-        self.used = Some((used.saturating_add(self.needs.others), true));
+        self.used = Some((used.saturating_add(self.reserved()), true));
         Ok(used)
     }
 
@@ -138,15 +138,23 @@ impl Asked<'_> {
         }
     }
 
+    /// What is going to be written to the disk beside what is there. Of a room nobody can tell how much
+    /// of it is there.
     fn all(&self) -> u64 {
         self.needs.own.saturating_add(self.needs.others)
+    }
+
+    /// What others are going to add to the store.
+    fn reserved(&self) -> u64 {
+        self.needs.others.saturating_add(self.needs.rooms)
     }
 
     fn make_room(&mut self, dropped: &mut Vec<DroppedImage>) -> Result<()> {
         if !self.limits.is_limited() {
             return Err(self.no_room(None)?);
         }
-        let goal = Goal { limits: self.limits, needed: self.all(), or_nothing: true };
+        let (needed, rooms) = (self.all(), self.needs.rooms);
+        let goal = Goal { limits: self.limits, needed, rooms, or_nothing: true };
         let begun = Instant::now();
         let (room, outcome) = loop {
             match collect_for(self.store, &GcOptions::default(), &goal) {
@@ -180,7 +188,7 @@ impl Asked<'_> {
         let layout = self.store.layout();
         let free = space::free(layout)?;
         let path = layout.root.path().to_path_buf();
-        let mut room = Room::new(path, self.needs.own, free, self.needs.others);
+        let mut room = Room::new(path, self.needs.own, free, self.reserved());
         let SpaceLimits { max_used, min_free, .. } = self.limits;
         room.cap = kept.map(|(used, kept)| Cap::new(max_used, min_free, used, kept));
         Ok(Error::NoRoom(Box::new(room)))

@@ -256,12 +256,12 @@ impl Cycle<'_> {
     }
 
     fn mark_refs(&mut self) -> Result<()> {
-        let refs = refs::read_durable(self.layout).map_err(|source| Error::UnreadableRoot {
+        let (refs, heading) = refs::read_durable(self.layout).map_err(|source| Error::UnreadableRoot {
             root: "index.json".to_owned(),
             source: Box::new(source),
         })?;
         if !self.options.dry_run {
-            refs::renew_copy(self.layout)?;
+            refs::renew_copy(self.layout, &heading)?;
         }
         self.marker.mark_refs(&refs)
     }

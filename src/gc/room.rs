@@ -24,6 +24,8 @@ pub(crate) struct Goal {
     pub(crate) limits: SpaceLimits,
     /// What is going to be written beside what is there, in bytes on disk.
     pub(crate) needed: u64,
+    /// What is going to be in the store beside that, but may be on disk without a name.
+    pub(crate) rooms: u64,
     /// Drop nothing where that is not enough.
     pub(crate) or_nothing: bool,
 }
@@ -33,7 +35,7 @@ impl Goal {
     pub(super) fn excess(&self, used: u64, free: u64) -> u64 {
         let SpaceLimits { max_used, min_free, reserved, .. } = self.limits;
         let then = used.saturating_add(self.needed);
-        let over = max_used.map_or(0, |max| then.saturating_sub(max));
+        let over = max_used.map_or(0, |max| then.saturating_add(self.rooms).saturating_sub(max));
         // No limit: bytes have to go somewhere.
         let lacking = self.needed.saturating_sub(free);
         let short = min_free.map_or(0, |min| min.saturating_add(self.needed).saturating_sub(free));

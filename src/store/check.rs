@@ -3,6 +3,7 @@
 
 mod bytes;
 mod images;
+mod pace;
 mod select;
 mod structure;
 
@@ -104,7 +105,6 @@ pub struct Damage {
     /// Where, from the store's root on. What is no UTF-8 in it is replaced.
     pub path: String,
     /// The blob that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     /// What a manifest that leads to the blob says of it.
     #[serde(skip)]

@@ -3,12 +3,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::adopt;
 use super::layout::Layout;
 use super::lease::Pinned;
 use super::part::{PIECE, Part, Storage};
 use super::part_names::PartNames;
 use super::part_state;
-use super::present;
 use super::pulse::{Beats, Pulse};
 use super::ranges::Ranges;
 use super::seed;
@@ -143,7 +143,7 @@ fn renew(layout: &Arc<Layout>, names: &PartNames) -> Result<()> {
     let len = Meta::of(&old).context("look at", &path)?.len;
     let noted = part_state::read(parts, &names.state)?;
     let there = noted.ranges.map_or_else(|| Ranges::prefix(len), |noted| noted.within(len));
-    present::require_room(layout, there.total(), &path)?;
+    adopt::require_room(layout, there.total(), &path)?;
     let mut beats = Beats::new(Some(Pulse::new(layout, &names.lock)));
     let new = Aside::new(parts)?;
     let mut buffer = vec![0; len.min(PIECE) as usize];

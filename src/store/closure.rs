@@ -49,9 +49,12 @@ pub(crate) fn walk(layout: &Layout, root: &Descriptor) -> Result<Vec<(Node, Opti
 /// The blobs that a root leads to, itself among them; fails if something is missing of what it is made
 /// of, be it an index, a manifest or neither. Platforms of an index that were not pulled are not missing, but one of them has to be there: of
 /// an index that is just being pulled there is none, and to keep that would be to keep nothing.
-pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<Vec<Digest>> {
+///
+/// Each with the size that it should have.
+pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<Vec<(Digest, u64)>> {
     let Some(target) = reading::descriptor_of(layout, root)? else {
-        return Ok(vec![*root]);
+        let found = layout.blob_meta(root)?;
+        return Ok(found.into_iter().map(|meta| (*root, meta.len)).collect());
     };
     let needed = |node: &&Node| {
         matches!(node.role, Role::Config | Role::Layer) && !node.descriptor.is_foreign()
@@ -65,7 +68,7 @@ pub(crate) fn whole(layout: &Layout, root: &Digest) -> Result<Vec<Digest>> {
     }
     match nodes.iter().filter(needed).find(|node| !node.present) {
         Some(node) => Err(Error::BlobNotFound { digest: node.descriptor.digest }),
-        None => Ok(nodes.iter().map(|node| node.descriptor.digest).collect()),
+        None => Ok(nodes.iter().map(|it| (it.descriptor.digest, it.descriptor.size)).collect()),
     }
 }
 

@@ -1,15 +1,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::closure;
 use super::gate;
 use super::layout::Layout;
 use super::lease_record::Record;
-use super::present;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 use crate::sys::{self, Aside, Lock, LockMode};
 
 /// What keeps blobs from being collected while they are worked with.
@@ -72,53 +70,8 @@ impl Lease {
         Lease::born_locked(layout, holder, true)
     }
 
-    /// Pins blobs and all that they are made of until a time, or until somebody removes the lease.
-    /// Durable on return; the id.
-    pub(crate) fn lasting(
-        layout: &Arc<Layout>,
-        holder: &str,
-        roots: &[Digest],
-        ttl: Option<Duration>,
-    ) -> Result<String> {
-        let lease = Lease::born_locked(layout, holder, false)?;
-        let until = ttl.map(|ttl| unix_now().saturating_add(ttl.as_secs()));
-        let mut records = vec![Record::Until(until)];
-        records.extend(roots.iter().map(|root| Record::Tree(*root)));
-        let kept = lease.keep_existing(roots, &records);
-        match kept {
-            Ok(()) => Ok(lease.0.id.clone()),
-            Err(error) => {
-                layout.leases.unlink(&lease.0.id)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn keep_existing(&self, roots: &[Digest], records: &[Record]) -> Result<()> {
-        let layout = &self.0.layout;
-        let gate = gate::enter(&layout.locks)?;
-        self.append(records)?;
-        for root in roots {
-            if !layout.blob_meta(root)?.is_some_and(|meta| meta.is_file) {
-                return Err(Error::BlobNotFound { digest: *root });
-            }
-        }
-        drop(gate);
-        // What is there stays from now on; what is not is not kept by anybody's word.
-        for root in roots {
-            present::adopt(layout, &closure::whole(layout, root)?)?;
-        }
-        for algorithm in Algorithm::ALL {
-            layout.sync_names(algorithm)?;
-        }
-        let records = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
-        sys::sync_data(&records.file, &layout.leases.path_of(&self.0.id))?;
-        layout.leases.sync()?;
-        // Its own name: who made it anew may not have come so far.
-        layout.private.sync()
-    }
-
-    fn born_locked(layout: &Arc<Layout>, holder: &str, ends: bool) -> Result<Lease> {
+    /// A lease that ends with its owner, or not.
+    pub(super) fn born_locked(layout: &Arc<Layout>, holder: &str, ends: bool) -> Result<Lease> {
         let id = sys::random_name().context("name a lease in", layout.leases.path())?;
         let aside = Aside::new(&layout.leases)?;
         aside.lock(LockMode::Exclusive)?;
@@ -133,6 +86,16 @@ impl Lease {
         let file = Mutex::new(Records { file, is_torn: false });
         let inner = Inner { layout: layout.clone(), id, file, ends };
         Ok(Lease(Arc::new(inner)))
+    }
+
+    /// Makes what it says durable, and its name.
+    pub(super) fn settle(&self) -> Result<()> {
+        let layout = &self.0.layout;
+        let records = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        sys::sync_data(&records.file, &layout.leases.path_of(&self.0.id))?;
+        layout.leases.sync()?;
+        // Its own name: who made it anew may not have come so far.
+        layout.private.sync()
     }
 
     /// The lease's id: its file name, 32 hexadecimal digits.
@@ -197,7 +160,7 @@ impl Lease {
         Ok(found)
     }
 
-    fn append(&self, records: &[Record]) -> Result<()> {
+    pub(super) fn append(&self, records: &[Record]) -> Result<()> {
         let lines: String = records.iter().map(Record::to_line).collect();
         let path = self.0.layout.leases.path_of(&self.0.id);
         let mut to = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,6 +222,7 @@ pub(crate) fn unix_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::Algorithm;
     use crate::store::BlobStore;
 
     #[test]

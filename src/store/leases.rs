@@ -176,21 +176,22 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>> {
 /// What the process of a lease is going to write.
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
+    pub(crate) id: String,
     /// Blobs and their sizes.
     pub(crate) blobs: Vec<(Digest, u64)>,
     /// What blobs are going to take on disk whose digests were not known.
     pub(crate) room: u64,
     /// What was pinned since that was said, and so may have come of it.
-    pub(crate) pinned: Vec<Digest>,
+    pub(crate) pinned: HashSet<Digest>,
 }
 
-/// What the processes of live leases are going to write, but for one. A process that has died wants
-/// nothing any more.
-pub(crate) fn wants(layout: &Layout, but: &str) -> Result<Vec<Wants>> {
+/// What the processes of live leases are going to write. A process that has died wants nothing any
+/// more.
+pub(crate) fn wants(layout: &Layout) -> Result<Vec<Wants>> {
     let mut wants = Vec::new();
     for name in names(layout)? {
         let name = name?;
-        let Some(file) = layout.leases.open_file(&name)?.filter(|_| name != but) else {
+        let Some(file) = layout.leases.open_file(&name)? else {
             continue;
         };
         let handle = file.try_clone().context("read", layout.leases.path_of(&name))?;
@@ -202,19 +203,21 @@ pub(crate) fn wants(layout: &Layout, but: &str) -> Result<Vec<Wants>> {
         let Ok((records, _)) = read(layout, &name, handle, 0) else {
             continue;
         };
-        wants.push(Wants::of(records));
+        wants.push(Wants::of(name, records));
     }
     Ok(wants)
 }
 
 impl Wants {
-    fn of(records: Vec<Record>) -> Wants {
-        let mut wants = Wants::default();
+    fn of(id: String, records: Vec<Record>) -> Wants {
+        let mut wants = Wants { id, ..Wants::default() };
         for record in records {
             match record {
                 Record::Want(digest, size) => wants.blobs.push((digest, size)),
                 Record::Room(bytes) => wants.room = wants.room.saturating_add(bytes),
-                Record::Blob(digest) if wants.room > 0 => wants.pinned.push(digest),
+                Record::Blob(digest) if wants.room > 0 => {
+                    wants.pinned.insert(digest);
+                }
                 _ => {}
             }
         }

@@ -24,6 +24,7 @@
 //! for a closure whose names are. `docs/format.md` and `docs/protocol.md` have the whole of it.
 
 mod access;
+mod adopt;
 mod batch;
 mod blob;
 mod check;
@@ -38,6 +39,7 @@ mod groups;
 pub(crate) mod hosts;
 mod index_file;
 mod ingest;
+mod lasting;
 mod layout;
 mod lease;
 mod lease_record;
@@ -70,7 +72,7 @@ mod verified;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 pub use batch::IngestBatch;
 pub use blob::{Blob, BlobMap};
@@ -210,21 +212,6 @@ impl BlobStore {
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn lease(&self, holder: &str) -> Result<Lease> {
         Lease::new(&self.layout, holder)
-    }
-
-    /// Pins blobs, and all that they are made of, beyond the end of this process: for `ttl`, or
-    /// until [`remove_lease`](BlobStore::remove_lease). The lease's id.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BlobNotFound`] if one is not there, [`Error::NotDurable`], [`Error::Io`].
-    pub fn lasting_lease(
-        &self,
-        holder: &str,
-        roots: &[Digest],
-        ttl: Option<Duration>,
-    ) -> Result<String> {
-        Lease::lasting(&self.layout, holder, roots, ttl)
     }
 
     /// All leases, those too that have ended and that the next collection removes.

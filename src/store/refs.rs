@@ -10,7 +10,7 @@ use super::layout::{Layout, read_small};
 use super::lease::{Lease, Pinned};
 use super::refs_copy::{self, RefsCopy};
 use super::roots::{self, Root};
-use super::{present, recover, used};
+use super::{adopt, present, recover, used};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Descriptor, Digest};
 use crate::sys::{self, Aside, Lock, LockMode};
@@ -21,6 +21,8 @@ pub(super) const MAX_INDEX: u64 = 256 * 1024 * 1024;
 const MAX_KEPT: usize = 16 * 1024 * 1024;
 /// How long anybody waits to change `index.json`, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
+/// How often blobs are copied that another program goes on to write.
+const ADOPTIONS: usize = 4;
 
 /// Reads `index.json`.
 pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
@@ -39,12 +41,15 @@ pub(crate) fn read_known(layout: &Layout) -> Result<Vec<Ref>> {
 /// In this order. Had a ref been removed between a sync and a read, its removal would be believed
 /// and not be durable. That what is synced may be newer than what was read does no harm: a ref that
 /// it adds is pinned by its lease.
-pub(crate) fn read_durable(layout: &Layout) -> Result<Vec<Root>> {
-    let roots = roots::read(layout)?;
+pub(crate) fn read_durable(layout: &Layout) -> Result<(Vec<Root>, RefsHeading)> {
+    let (roots, heading) = roots::read(layout)?;
     sync_index(layout)?;
     layout.root.sync()?;
-    Ok(roots)
+    Ok((roots, RefsHeading(heading)))
 }
+
+/// Which bytes of `index.json` were read: the first line of a copy of them.
+pub(crate) struct RefsHeading(String);
 
 /// Makes the bytes of `index.json` durable: another tool may have written it and synced nothing.
 fn sync_index(layout: &Layout) -> Result<()> {
@@ -64,29 +69,50 @@ pub(crate) fn publish(
     target: &Descriptor,
     closure: &[Pinned],
 ) -> Result<()> {
-    for algorithm in Algorithm::ALL {
-        if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm) {
-            layout.sync_names(algorithm)?;
-        }
-    }
     let incomplete = |digest| Error::Incomplete { name: name.to_owned(), digest };
     if !closure.iter().any(|pinned| *pinned.digest() == target.digest) {
         return Err(incomplete(target.digest));
     }
+    for _ in 0..ADOPTIONS {
+        adopt::adopt(layout, closure)?;
+        for algorithm in Algorithm::ALL {
+            if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm) {
+                layout.sync_names(algorithm)?;
+            }
+        }
+        match look(layout, closure)? {
+            Found::Whole => {
+                update(layout, |index| Ok(index.set(name, target)))?;
+                layout.used.note(&target.digest);
+                return Ok(());
+            }
+            Found::Lacking(digest) => return Err(incomplete(digest)),
+            Found::OfOthers => {}
+        }
+    }
+    let reason = "another program writes the blobs of the image again and again".to_owned();
+    Err(Error::Damaged { path: layout.blobs.path().to_path_buf(), reason })
+}
+
+/// What a last look at an image's blobs finds.
+enum Found {
+    Whole,
+    Lacking(Digest),
+    /// Another program wrote one of them just now.
+    OfOthers,
+}
+
+fn look(layout: &Layout, closure: &[Pinned]) -> Result<Found> {
     let marks = layout.suspects.marks()?;
+    let mut found = Found::Whole;
     for pinned in closure {
         match layout.find_among(&marks, pinned.digest(), pinned.size())? {
-            None => return Err(incomplete(*pinned.digest())),
-            Some(meta) if present::is_of_others(&meta) => {
-                present::adopt_one(layout, pinned.digest())?;
-                layout.sync_names(pinned.digest().algorithm())?;
-            }
+            None => return Ok(Found::Lacking(*pinned.digest())),
+            Some(meta) if present::is_of_others(&meta) => found = Found::OfOthers,
             Some(_) => {}
         }
     }
-    update(layout, |index| Ok(index.set(name, target)))?;
-    layout.used.note(&target.digest);
-    Ok(())
+    Ok(found)
 }
 
 /// Pins the image of a name, which is looked up with the collector kept out.
@@ -102,7 +128,7 @@ pub(crate) fn pin(layout: &Layout, lease: &Lease, name: &str) -> Result<Descript
 /// Gives an image a second name.
 pub(crate) fn tag(layout: &Layout, lease: &Lease, source: &str, name: &str) -> Result<Descriptor> {
     let target = pin(layout, lease, source)?;
-    name_durably(layout, name, target)
+    name_durably(layout, lease, name, target)
 }
 
 /// Names an image that has no name: a manifest or an index that is there, and all it is made of.
@@ -121,13 +147,21 @@ pub(crate) fn tag_digest(
         return Err(Error::document(reason).of_document(digest));
     };
     closure::whole(layout, digest)?;
-    name_durably(layout, name, target)
+    name_durably(layout, lease, name, target)
 }
 
-fn name_durably(layout: &Layout, name: &str, target: Descriptor) -> Result<Descriptor> {
+fn name_durably(
+    layout: &Layout,
+    lease: &Lease,
+    name: &str,
+    target: Descriptor,
+) -> Result<Descriptor> {
     // Another tool may have written the source, and have synced nothing.
-    let nodes = closure(layout, &target)?;
-    present::adopt(layout, nodes.iter().map(|node| &node.descriptor.digest))?;
+    let blobs: Vec<_> = closure(layout, &target)?
+        .iter()
+        .map(|node| (node.descriptor.digest, node.descriptor.size))
+        .collect();
+    adopt::adopt_found(layout, lease, &blobs)?;
     for algorithm in Algorithm::ALL {
         layout.sync_names(algorithm)?;
     }
@@ -292,7 +326,7 @@ pub(super) fn settle(layout: &Layout) -> Result<()> {
 
 /// Copies `index.json` as it is, if another tool has changed it since. Under the lock.
 fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
-    match refs_copy::is_of(layout, bytes) {
+    match refs_copy::has_heading(layout, &refs_copy::heading(bytes)) {
         true => Ok(()),
         false => RefsCopy::write(layout, bytes)?.put(layout),
     }
@@ -306,13 +340,13 @@ fn keep_copy(layout: &Layout, bytes: &[u8]) -> Result<()> {
 ///
 /// [`Error::NotDurable`] if the sync of its name failed: who drops an image later would sync that again,
 /// and be told of success.
-pub(crate) fn renew_copy(layout: &Layout) -> Result<()> {
+pub(crate) fn renew_copy(layout: &Layout, read: &RefsHeading) -> Result<()> {
     let renew = || {
-        if refs_copy::is_of(layout, &roots::read_text(layout)?) {
+        if refs_copy::has_heading(layout, &read.0) {
             return Ok(());
         }
         let _lock = lock(layout)?;
-        keep_copy(layout, &roots::read_text(layout)?)
+        keep_copy(layout, &roots::read_bytes(layout)?)
     };
     if let Err(error) = renew() {
         tracing::warn!(%error, "the copy of index.json is not renewed");

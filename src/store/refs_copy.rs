@@ -16,7 +16,7 @@ use super::index_file::IndexFile;
 use super::layout::{Layout, read_small};
 use super::line;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Digest};
 use crate::sys::Aside;
 
 /// The file, below `.layerstore`.
@@ -51,13 +51,13 @@ pub(crate) fn settle(layout: &Layout) -> Result<()> {
     layout.private.sync()
 }
 
-/// Whether the copy is one of these bytes, by its first line.
-pub(crate) fn is_of(layout: &Layout, index: &[u8]) -> bool {
+/// Whether the copy has this first line.
+pub(crate) fn has_heading(layout: &Layout, heading: &str) -> bool {
     match layout.private.open_file(NAME) {
         Ok(Some(file)) => {
             let mut line = Vec::new();
             let read = BufReader::new(file).take(MAX_LINE).read_until(b'\n', &mut line);
-            read.is_ok() && line == heading(index).as_bytes()
+            read.is_ok() && line == heading.as_bytes()
         }
         Ok(None) | Err(_) => false,
     }
@@ -85,7 +85,12 @@ pub(crate) fn read(layout: &Layout, limit: u64) -> Result<Option<(Vec<u8>, Index
 
 /// The first line of the copy of these bytes.
 pub(super) fn heading(index: &[u8]) -> String {
-    line::seal(&format!("refs {} {}", Algorithm::Blake3.digest(index), index.len()))
+    heading_of(&Algorithm::Blake3.digest(index), index.len() as u64)
+}
+
+/// The same by their BLAKE3 digest and their length.
+pub(super) fn heading_of(digest: &Digest, len: u64) -> String {
+    line::seal(&format!("refs {digest} {len}"))
 }
 
 /// What it is a copy of, if it is as it was written.

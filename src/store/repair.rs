@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+#[cfg(feature = "fetch")]
+use super::adopt;
 use super::quarantine::{self, Fate};
 use super::recover::{self, RefsRepair};
 use super::{BlobStore, Lease, origins, refs};
@@ -9,7 +11,7 @@ use super::{BlobStore, Lease, origins, refs};
 use crate::error::Error;
 use crate::error::Result;
 #[cfg(feature = "fetch")]
-use crate::oci::{Algorithm, Document};
+use crate::oci::Document;
 use crate::oci::{Descriptor, Digest, Reference};
 
 impl BlobStore {
@@ -101,10 +103,11 @@ impl BlobStore {
         recover::document(&self.layout, digest)
     }
 
-    /// Makes the names of blobs durable.
+    /// Makes a blob that is there durable, whoever put it there, and its name.
     #[cfg(feature = "fetch")]
-    pub(crate) fn settle_blobs(&self, algorithm: Algorithm) -> Result<()> {
-        self.layout.sync_names(algorithm)
+    pub(crate) fn settle_blob(&self, lease: &Lease, digest: &Digest, size: u64) -> Result<()> {
+        adopt::adopt_found(&self.layout, lease, &[(*digest, size)])?;
+        self.layout.sync_names(digest.algorithm())
     }
 
     /// Takes a blob out of quarantine that is there again.

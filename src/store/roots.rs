@@ -3,16 +3,22 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::index_file::{MANIFESTS, parse_entry};
 use super::layout::{Layout, read_small};
 use super::refs::{MAX_INDEX, damaged};
-use crate::error::Result;
-use crate::oci::{Digest, MediaType};
+use super::refs_copy;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Algorithm, Digest, Hasher, MediaType};
+
+/// What of the file is in memory while it is read, in bytes: with many refs it is larger than all that
+/// is kept.
+const PIECE: usize = 64 * 1024;
 
 /// The target of a ref.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,77 +28,178 @@ pub(crate) struct Root {
     pub(crate) media_type: Arc<MediaType>,
 }
 
-/// Reads the targets of all refs, unnamed entries too, in their order. One that is not understood is an
-/// error.
-pub(super) fn read(layout: &Layout) -> Result<Vec<Root>> {
-    parse(&read_bytes(layout)?).map_err(|reason| damaged(layout, reason))
+/// Reads the targets of all refs, unnamed entries too, in their order; and the first line of a copy of
+/// the bytes that said so. An entry that is not understood is an error.
+pub(super) fn read(layout: &Layout) -> Result<(Vec<Root>, String)> {
+    let path = layout.root.path_of("index.json");
+    let Some(file) = layout.root.open_file("index.json")? else {
+        return Err(damaged(layout, "it is missing".to_owned()));
+    };
+    let mut hashed = Hashed {
+        reader: file.take(MAX_INDEX + 1),
+        hasher: Algorithm::Blake3.hasher(),
+        len: 0,
+    };
+    let parsed = parse_from(BufReader::with_capacity(PIECE, &mut hashed));
+    if hashed.len > MAX_INDEX {
+        return Err(Error::TooLarge { what: path.display().to_string(), limit: MAX_INDEX });
+    }
+    match parsed {
+        Ok(roots) => Ok((roots, refs_copy::heading_of(&hashed.hasher.finish(), hashed.len))),
+        Err(Fault::Read(error)) => Err(error).context("read", path),
+        Err(Fault::Text(reason)) => Err(damaged(layout, reason)),
+    }
 }
 
-/// The bytes of an `index.json` whose entries can be found, be they understood or not.
-pub(super) fn read_text(layout: &Layout) -> Result<Vec<u8>> {
-    let bytes = read_bytes(layout)?;
-    match entries(&bytes) {
+/// The bytes of an `index.json` all of whose entries are understood.
+pub(super) fn read_bytes(layout: &Layout) -> Result<Vec<u8>> {
+    let bytes = read_small(&layout.root, "index.json", MAX_INDEX)?
+        .ok_or_else(|| damaged(layout, "it is missing".to_owned()))?;
+    match parse(&bytes) {
         Ok(_) => Ok(bytes),
         Err(reason) => Err(damaged(layout, reason)),
     }
 }
 
-fn read_bytes(layout: &Layout) -> Result<Vec<u8>> {
-    read_small(&layout.root, "index.json", MAX_INDEX)?
-        .ok_or_else(|| damaged(layout, "it is missing".to_owned()))
+/// Hashes what is read.
+struct Hashed<R> {
+    reader: R,
+    hasher: Hasher,
+    len: u64,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.len += read as u64;
+        Ok(read)
+    }
+}
+
+enum Fault {
+    Read(io::Error),
+    Text(String),
+}
+
+impl From<serde_json::Error> for Fault {
+    fn from(error: serde_json::Error) -> Fault {
+        match error.is_io() {
+            true => Fault::Read(error.into()),
+            false => Fault::Text(error.to_string()),
+        }
+    }
 }
 
 /// The same of the bytes of `index.json`.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Root>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let entries =
-        deserializer.deserialize_map(EntriesVisitor).map_err(|error| error.to_string())?;
-    deserializer.end().map_err(|error| error.to_string())?;
-    let mut known: HashMap<MediaType, Arc<MediaType>> = HashMap::new();
-    let mut roots = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let target = parse_entry(entry)?.descriptor;
-        let shared = known.get(&target.media_type).map(Arc::clone);
+    parse_from(bytes).map_err(|fault| match fault {
+        Fault::Read(error) => error.to_string(),
+        Fault::Text(reason) => reason,
+    })
+}
+
+fn parse_from(reader: impl Read) -> Result<Vec<Root>, Fault> {
+    let mut deserializer = serde_json::Deserializer::from_reader(reader);
+    let mut roots = Roots::default();
+    deserializer.deserialize_map(&mut roots)?;
+    deserializer.end()?;
+    match roots.fault {
+        Some(reason) => Err(Fault::Text(reason)),
+        None => Ok(roots.targets),
+    }
+}
+
+/// Takes in the entries one by one.
+#[derive(Default)]
+struct Roots {
+    known: HashMap<MediaType, Arc<MediaType>>,
+    targets: Vec<Root>,
+    /// Why an entry was not understood.
+    fault: Option<String>,
+}
+
+impl Roots {
+    fn add(&mut self, entry: &RawValue) {
+        let target = match parse_entry(entry) {
+            Ok(entry) => entry.descriptor,
+            Err(reason) => {
+                self.fault = Some(reason);
+                return;
+            }
+        };
+        let shared = self.known.get(&target.media_type).map(Arc::clone);
         let media_type = shared.unwrap_or_else(|| {
             let new = Arc::new(target.media_type.clone());
-            known.insert(target.media_type, Arc::clone(&new));
+            self.known.insert(target.media_type, Arc::clone(&new));
             new
         });
-        roots.push(Root { digest: target.digest, media_type });
+        self.targets.push(Root { digest: target.digest, media_type });
     }
-    Ok(roots)
 }
 
-/// Finds where the entries are, and copies none.
-fn entries(bytes: &[u8]) -> Result<Vec<&RawValue>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let entries = deserializer.deserialize_map(EntriesVisitor);
-    let entries = entries.and_then(|found| deserializer.end().map(|()| found));
-    entries.map_err(|error| error.to_string())
-}
-
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Vec<&'de RawValue>;
+impl<'de> Visitor<'de> for &mut Roots {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an image index")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut is_there = false;
         while let Some(key) = map.next_key::<String>()? {
             if key == MANIFESTS {
-                // Go writes an empty list as `null`; of two lists the last counts.
-                entries = Some(map.next_value::<Option<Self::Value>>()?.unwrap_or_default());
+                // Of two lists the last counts.
+                (self.targets, self.fault, is_there) = (Vec::new(), None, true);
+                map.next_value_seed(Entries(self))?;
             } else {
-                map.next_value::<IgnoredAny>()?;
+                // Not passed over: it is no JSON either if it is no UTF-8.
+                map.next_value::<Box<RawValue>>()?;
             }
         }
-        entries.ok_or_else(|| serde::de::Error::missing_field(MANIFESTS))
+        match is_there {
+            true => Ok(()),
+            false => Err(serde::de::Error::missing_field(MANIFESTS)),
+        }
+    }
+}
+
+/// The list of the entries.
+struct Entries<'a>(&'a mut Roots);
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of descriptors")
+    }
+
+    // Go writes an empty list so.
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(entry) = entries.next_element::<Box<RawValue>>()? {
+            self.0.add(&entry);
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! How much room a store takes, and how much of what is free is spoken for by pulls.
+//! How much room a store takes, and how much of what is free is spoken for by pulls and puts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::sys::{self, Dir, Filesystem, Lock, LockMode};
 const MAX_DEPTH: usize = 16;
 /// How long anybody waits until room was made for others, which may take a collection.
 const LIMIT: Duration = Duration::from_secs(600);
-/// For how long what is known of the store's size is believed: so long may puts and other tools add
-/// to it unseen.
+/// For how long what is known of the store's size is believed: so long may puts of unknown length and
+/// other tools add to it unseen.
 const FRESH: u64 = 600;
 /// What files take at least, and in multiples of, on nearly all file systems.
 const BLOCK: u64 = 4096;
@@ -88,13 +88,16 @@ impl Walk {
     }
 }
 
-/// What pulls have still to write, in bytes on disk.
+/// What has still to be written, in bytes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// The one that asks, beside what others are going to bring.
+    /// By the one that asks, beside what others are going to bring.
     pub(crate) own: u64,
-    /// All others that live.
+    /// The blobs that all other pulls want that live.
     pub(crate) others: u64,
+    /// By others, of blobs that get their names, and digests, only when they are whole. Some of it may
+    /// be on disk: the limits do not see that yet, but what is free is less by as much.
+    pub(crate) rooms: u64,
 }
 
 /// What a pull that wants these blobs has still to write, and what others have. A blob that several
@@ -102,9 +105,11 @@ pub(crate) struct Needs {
 pub(crate) fn needs(layout: &Layout, own: &Lease, wanted: &[(Digest, u64)]) -> Result<Needs> {
     let mut reserved: HashMap<Digest, u64> = HashMap::new();
     let mut needs = Needs::default();
-    for wants in leases::wants(layout, own.id())? {
-        needs.others = needs.others.saturating_add(room_left(layout, &wants)?);
-        for (digest, size) in wants.blobs {
+    for wants in leases::wants(layout)? {
+        let is_own = wants.id == own.id();
+        let rooms = if is_own { &mut needs.own } else { &mut needs.rooms };
+        *rooms = rooms.saturating_add(room_left(layout, &wants)?);
+        for (digest, size) in wants.blobs.into_iter().filter(|_| !is_own) {
             let known = reserved.entry(digest).or_default();
             *known = size.max(*known);
         }
@@ -118,11 +123,14 @@ pub(crate) fn needs(layout: &Layout, own: &Lease, wanted: &[(Digest, u64)]) -> R
     Ok(needs)
 }
 
-/// What is left of the room that a lease has for blobs without a digest: those that have one meanwhile,
-/// and are there, are on disk.
+/// What is left of the room that a lease has for blobs without a digest. Those of which it knows the
+/// digest by now, and that are there, take theirs in the store; one that was put twice counts once.
 fn room_left(layout: &Layout, wants: &Wants) -> Result<u64> {
     let mut left = wants.room;
     for digest in &wants.pinned {
+        if left == 0 {
+            break;
+        }
         if let Some(blob) = layout.blob_meta(digest)?.filter(|blob| blob.is_file) {
             left = left.saturating_sub(cost(blob.len));
         }

@@ -285,6 +285,8 @@ impl Dir {
             let path = self.path_of(name);
             return Err(Error::Damaged { path, reason: "it is not a regular file".to_owned() });
         }
+        #[cfg(planted_faults)]
+        super::planted::after_open(name);
         Ok(Some((File::from(fd), meta)))
     }
 
@@ -321,7 +323,12 @@ impl Dir {
     }
 
     /// Removes a file; whether there was one.
+    #[cfg_attr(planted_faults, track_caller)]
     pub(crate) fn unlink(&self, name: &str) -> Result<bool> {
+        #[cfg(planted_faults)]
+        if super::planted::takes_unlink(&self.0.fd, name, self.path()) {
+            return Ok(true);
+        }
         match rustix::fs::unlinkat(&self.0.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

@@ -26,6 +26,8 @@ pub(crate) use dir::{Dir, Meta, Share};
 pub(crate) use filesystem::{Filesystem, current_user};
 pub(crate) use lock::{Lock, LockMode};
 pub(crate) use map::Map;
+#[cfg(planted_faults)]
+pub(crate) use planted::omits_look;
 pub(crate) use sha256::Sha256;
 pub(crate) use sync::{
     append, empty, is_bad_disk, is_link, preallocate, read_at, read_pieces_at, read_some_at,

@@ -1,8 +1,8 @@
 //! Faults that tests plant, one at a time, to see that their harness catches each. Only in a build
 //! with `--cfg planted_faults`, which tests/reliability makes for itself.
 //!
-//! A *site* is the line of the program that makes something durable, or does something before
-//! another thing. `LAYERSTORE_PLANTED_FAULT` says which site goes wrong, and how: `omit FILE:LINE`
+//! A *site* is the line of the program that makes something durable, keeps others out, or does something
+//! before another thing. `LAYERSTORE_PLANTED_FAULT` says which site goes wrong, and how: `omit FILE:LINE`
 //! leaves the operation out, `delay FILE:LINE` does it after the step that it should come before.
 //! Every site that is come by is told to whoever traces the process, by a look at a path that does
 //! not exist, so that a fault which did not come about is not taken for one that was missed.
@@ -33,12 +33,15 @@ enum Next {
     Promise,
     /// A name is looked at.
     Look,
+    /// The refs are read.
+    Refs,
 }
 
 enum Delayed {
     Sync(OwnedFd),
     Lock(OwnedFd),
     Append(OwnedFd, Vec<u8>),
+    Unlink(OwnedFd, String),
 }
 
 static FAULT: LazyLock<Option<(How, String)>> = LazyLock::new(|| {
@@ -73,6 +76,33 @@ pub(super) fn takes_append(file: &File, bytes: &[u8], path: &Path) -> bool {
     takes("append", path, Next::Look, || Some(Delayed::Append(dup(file)?, bytes.to_vec())))
 }
 
+/// Whether a lock that is waited for is left out: one that keeps others from what they must not do
+/// meanwhile.
+#[track_caller]
+pub(super) fn omits_lock(name: &str, path: &Path) -> bool {
+    ["gate", "index"].contains(&name) && takes("hold", path, Next::Name, || None)
+}
+
+/// Whether a last look at something is left out.
+#[track_caller]
+pub(crate) fn omits_look(path: &Path) -> bool {
+    takes("look", path, Next::Name, || None)
+}
+
+/// Whether a lease is removed later.
+#[track_caller]
+pub(super) fn takes_unlink(dir: impl AsFd, name: &str, path: &Path) -> bool {
+    let delayed = || Some(Delayed::Unlink(dup(dir)?, name.to_owned()));
+    path.ends_with("leases") && takes("removal", path, Next::Refs, delayed)
+}
+
+/// To be called when a file is open to be read.
+pub(super) fn after_open(name: &str) {
+    if name == "index.json" {
+        after(Next::Refs);
+    }
+}
+
 /// To be called when a file got its name, which was free, or another's.
 pub(super) fn after_name(name: &str, was_free: bool) {
     after(Next::Name);
@@ -103,6 +133,9 @@ fn after(step: Next) {
             }
             Delayed::Append(fd, bytes) => {
                 let _ = File::from(fd).write_all(&bytes);
+            }
+            Delayed::Unlink(dir, name) => {
+                let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
             }
         }
     }

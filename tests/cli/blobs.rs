@@ -4,7 +4,7 @@ use layerstore::oci::Algorithm;
 use serde_json::json;
 
 use crate::sandbox::{Sandbox, keys};
-use crate::store_support::{blob_path, noise};
+use crate::store_support::{blob_path, noise, replace_with_its_hashes, set_mode};
 
 #[test]
 fn put_makes_the_store_and_prints_the_digest() {
@@ -106,6 +106,44 @@ fn a_damaged_blob_is_told_and_not_shown() {
     let done = sandbox.run(&["blob", "cat", digest]);
     assert_eq!((done.code, done.out.as_str()), (Some(7), ""), "{done:?}");
     assert!(done.err.contains("does not match its digest"), "{done:?}");
+}
+
+/// Of a read in which a page is wrong nothing is written, and reads are of 1 MiB.
+#[test]
+fn the_output_ends_before_the_page_that_is_wrong() {
+    const READ: usize = 1 << 20;
+    let sandbox = Sandbox::new();
+    let bytes = noise(3 * READ, 9);
+    let digest = sandbox.run_with_input(&["blob", "put", "-"], &bytes).out;
+    let path = blob_path(&sandbox.library(), &digest.trim().parse().unwrap());
+    set_mode(&path, 0o644);
+    for at in [0, READ + 5000, 3 * READ - 1] {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, bad).unwrap();
+        for range in [&[][..], &["--range", "0-"]] {
+            let args = [&["blob", "cat", digest.trim()], range].concat();
+            let output = sandbox.command(&args).output().unwrap();
+            assert_eq!(output.status.code(), Some(7), "byte {at}");
+            let out = output.stdout;
+            assert!(bytes.starts_with(&out), "byte {at}: nothing wrong is written");
+            assert!(out.len() <= at && at < out.len() + READ, "byte {at}: {}", out.len());
+        }
+    }
+}
+
+#[test]
+fn what_was_changed_together_with_its_hashes_ends_with_the_code_of_damage() {
+    let sandbox = Sandbox::new();
+    let mut bytes = noise(3 << 20, 10);
+    let digest = sandbox.run_with_input(&["blob", "put", "-"], &bytes).out;
+    bytes[2_000_000] ^= 1;
+    replace_with_its_hashes(&sandbox.library(), &digest.trim().parse().unwrap(), &bytes);
+    let output = sandbox.command(&["blob", "cat", digest.trim()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert!(output.stdout == bytes, "no page could tell");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("does not match its digest"), "{said}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! `gc`, `df` and `check`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::sandbox::{Sandbox, keys};
-use crate::store_support::blob_path;
+use crate::store_support::{blob_path, noise};
 
 #[test]
 fn gc_removes_what_no_name_keeps() {
@@ -181,6 +183,34 @@ fn check_tells_programs_how_far_it_is() {
     let value: serde_json::Value = serde_json::from_str(first).unwrap();
     assert_eq!(keys(&value), ["event", "blobs", "totalBlobs", "bytes", "totalBytes"]);
     assert_eq!(sandbox.run(&["check", "--read-data", "--progress", "none"]).err, "");
+}
+
+/// Slow enough, by its own limit, for a bar to be drawn.
+#[test]
+fn check_shows_a_bar_on_a_terminal_and_keeps_to_its_rate() {
+    let sandbox = Sandbox::new();
+    sandbox.add_image("example.org/a:1", &[&noise(3 << 20, 1)]);
+    let begun = Instant::now();
+    let screen = sandbox.on_terminal(&["check", "--limit-rate", "2M"], &[]);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(1), "3 MiB at 2 MiB a second in {took:?}");
+    assert!(screen.contains("reading  ") && screen.contains("=>"), "{screen:?}");
+    assert!(screen.contains("/   3.00 MiB"), "how much there is to read: {screen:?}");
+    assert!(screen.ends_with(" 3 blobs read to the end (3.0 MiB)\r\n"), "{screen:?}");
+    let quiet = sandbox.on_terminal(&["check", "--limit-rate", "2M", "-q"], &[]);
+    assert!(!quiet.contains("reading") && quiet.starts_with("no damage"), "{quiet:?}");
+}
+
+#[test]
+fn damage_of_no_blob_has_a_digest_that_is_null() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.root().join("blobs/stray"), "").unwrap();
+    let done = sandbox.run(&["check", "--json"]);
+    assert_eq!(done.code, Some(3));
+    let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    let damage = &report["damage"][0];
+    assert_eq!(keys(damage), ["kind", "path", "digest", "refs", "message"]);
+    assert_eq!((&damage["kind"], &damage["digest"]), (&json!("stray"), &json!(null)));
 }
 
 #[test]

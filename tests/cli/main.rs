@@ -5,6 +5,7 @@ mod store_support;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside;
 mod blobs;
 mod collect;
 mod config;

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::sandbox::{Sandbox, keys};
+use crate::store_support::replace_with_its_hashes;
 use crate::support::{Image, Layer, Registry};
 
 struct World {
@@ -100,6 +101,25 @@ fn the_report_for_programs() {
     assert_eq!((&failed["quarantined"], &failed["refs"]), (&json!(true), &json!([world.name])));
     assert_eq!(report["repair"]["damage"][0]["kind"], "missingBlob");
     assert_eq!(world.sandbox.run(&["images"]).code, Some(0), "the name is not lost");
+}
+
+/// Then the hashes that are kept of the blob say that all of it is good.
+#[test]
+fn what_the_digest_alone_can_see_is_mended_too() {
+    let world = World::new();
+    let layer = &world.image.layers[0];
+    let good = layer.content.to_vec();
+    let mut bad = good.clone();
+    bad[100_000] ^= 1;
+    replace_with_its_hashes(&world.sandbox.library(), &layer.digest.parse().unwrap(), &bad);
+    assert_eq!(world.repair(&[]).0, Some(0), "the hashes fit");
+    assert_eq!(world.sandbox.run(&["check", "--read-data"]).code, Some(3));
+    assert_eq!(world.sandbox.run(&["check"]).code, Some(3), "it is known now");
+    let report = world.repair_json(0);
+    assert_eq!(report["repair"]["mended"][0]["digest"], json!(layer.digest));
+    let output = world.sandbox.command(&["blob", "cat", &layer.digest]).output().unwrap();
+    assert!(output.status.success() && output.stdout == good);
+    assert_eq!(world.sandbox.run(&["check", "--read-data"]).code, Some(0));
 }
 
 #[test]

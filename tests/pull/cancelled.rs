@@ -1,45 +1,57 @@
 //! Futures that are dropped, at each point where they can be.
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::pin::pin;
 use std::task::Poll;
 
 use fs2::FileExt;
 
+use super::repair::{check, path, repair};
 use super::*;
+use crate::corrupt::flip;
 use crate::support::{Action, Fault, images};
 
-/// Polls a pull so many times, and drops it; whether it had ended by then. When this returns, the
+/// Polls what is begun so many times, and drops it; whether it had ended by then. When this returns, the
 /// threads that it had given work to have ended too.
-fn drop_after(world: &World, puller: &Puller, polls: usize) -> bool {
+fn drop_after<T: Debug>(begun: impl Future<Output = Result<T, Error>>, polls: usize) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let reference = world.reference("demo:1");
-    let ended = runtime.block_on(async {
-        let mut pull = pin!(puller.pull(&reference));
+    let ended = runtime.block_on(async move {
+        let mut begun = pin!(begun);
         let mut left = polls;
         let few = std::future::poll_fn(|context| {
             if left == 0 {
                 return Poll::Ready(false);
             }
             left -= 1;
-            match pull.as_mut().poll(context) {
+            match begun.as_mut().poll(context) {
                 Poll::Ready(result) => {
                     result.unwrap();
                     Poll::Ready(true)
                 }
-                // There is no other reason to wake up than that the pull has something to do.
+                // There is no other reason to wake up than that it has something to do.
                 Poll::Pending if left > 0 => Poll::Pending,
                 Poll::Pending => Poll::Ready(false),
             }
         });
-        tokio::time::timeout(Duration::from_secs(60), few).await.expect("the pull hangs")
+        tokio::time::timeout(Duration::from_secs(60), few).await.expect("it hangs")
     });
     drop(runtime);
     ended
 }
 
-/// No lock is held, no lease is there, and no name but those of blobs and of one part.
+/// No lock is held, no lease is there, and no name but those of blobs and of so many parts.
 fn assert_nothing_held(world: &World, parts: usize) {
+    assert_nothing_left(world, parts);
+    for name in world.names_in("blobs/sha256") {
+        let digest = format!("sha256:{name}").parse::<Digest>().unwrap();
+        world.store.open_blob(&digest).unwrap().verify().unwrap();
+    }
+    assert_eq!(world.names_in(""), [".layerstore", "blobs", "index.json", "oci-layout"]);
+}
+
+/// The same, whatever the blobs have in them.
+fn assert_nothing_left(world: &World, parts: usize) {
     for folder in ["locks", "parts"] {
         for name in world.names_in(&format!(".layerstore/{folder}")) {
             let path = world.store.root().join(".layerstore").join(folder).join(name);
@@ -50,11 +62,10 @@ fn assert_nothing_held(world: &World, parts: usize) {
     let found = world.names_in(".layerstore/parts");
     assert!(found.iter().filter(|name| name.ends_with(".part")).count() <= parts, "{found:?}");
     assert_eq!(world.names_in(".layerstore/leases"), [""; 0]);
-    for name in world.names_in("blobs/sha256") {
-        let digest = format!("sha256:{name}").parse::<Digest>().unwrap();
-        world.store.open_blob(&digest).unwrap().verify().unwrap();
+    for folder in ["", ".layerstore", "blobs/sha256", ".layerstore/quarantine"] {
+        let names = world.names_in(folder);
+        assert!(names.iter().all(|name| !name.starts_with(".new-")), "{folder}: {names:?}");
     }
-    assert_eq!(world.names_in(""), [".layerstore", "blobs", "index.json", "oci-layout"]);
 }
 
 /// Drops pulls of an image later and later, until one comes to its end.
@@ -63,7 +74,8 @@ fn drop_at_every_point(image: &Image, prepare: impl Fn(&World)) -> usize {
         let world = World::new();
         world.registry.push("demo", "1", image);
         prepare(&world);
-        let ended = drop_after(&world, &world.puller(), polls);
+        let (puller, reference) = (world.puller(), world.reference("demo:1"));
+        let ended = drop_after(puller.pull(&reference), polls);
         assert_nothing_held(&world, image.layers.len() + 1);
         if let Ok(found) = world.store.find_ref(&world.reference("demo:1").to_string()) {
             // The last step may have been given to a thread, and that ends it.
@@ -98,6 +110,72 @@ fn at_every_point_of_a_pull_that_is_retried() {
             world.registry.fault(fault.then(Action::CloseAfter(500)));
         }
     });
+    assert!(points > 10, "{points}");
+}
+
+/// Drops repairs of a damaged image later and later, until one comes to its end. `heal` makes what is
+/// wrong with the registry good.
+fn drop_repairs(damage: impl Fn(&World, &Image), heal: impl Fn(&World, &Image)) -> usize {
+    let image = images::synthetic(&[400_000, 300_000, 1_000]);
+    for polls in 1.. {
+        let world = World::new();
+        world.registry.push("demo", "1", &image);
+        world.pull("demo:1").unwrap();
+        damage(&world, &image);
+        let is_good = |digest: &Digest| world.store.open_blob(digest)?.verify();
+        let (bad, good): (Vec<Digest>, Vec<Digest>) = (image.closure().into_iter())
+            .map(|(digest, _)| digest.parse().unwrap())
+            .partition(|digest| is_good(digest).is_err());
+        let (puller, found) = (world.puller(), check(&world));
+        let ended = drop_after(puller.repair(&found), polls);
+        assert_nothing_left(&world, bad.len());
+        for digest in good {
+            is_good(&digest).unwrap();
+        }
+        // What came is whole. What did not is as it was found, or away.
+        for digest in bad {
+            if let Ok(blob) = world.store.open_blob(&digest)
+                && blob.verify().is_err()
+            {
+                assert!(!ended, "{digest} is still damaged");
+            }
+        }
+        heal(&world, &image);
+        let report = repair(&world);
+        assert!(report.is_sound(), "after {polls} polls: {report:?}");
+        world.assert_has("demo:1", &image);
+        world.assert_tidy(0);
+        assert_eq!(world.names_in(".layerstore/quarantine"), [""; 0]);
+        if ended {
+            return polls;
+        }
+    }
+    unreachable!("a repair ends")
+}
+
+#[test]
+fn at_every_point_of_a_repair() {
+    let damage = |world: &World, image: &Image| {
+        std::fs::remove_file(world.store.root().join("index.json")).unwrap();
+        std::fs::remove_file(path(world, &image.digest)).unwrap();
+        std::fs::remove_file(path(world, &image.layers[1].digest)).unwrap();
+        flip(&path(world, &image.layers[0].digest), 200_000, 5);
+    };
+    let points = drop_repairs(damage, |_, _| {});
+    assert!(points > 10, "{points}");
+}
+
+#[test]
+fn at_every_point_of_a_repair_that_cannot_have_a_blob() {
+    let damage = |world: &World, image: &Image| {
+        flip(&path(world, &image.layers[0].digest), 200_000, 5);
+        flip(&path(world, &image.layers[1].digest), 1_000, 5);
+        world.registry.remove_blob(&image.layers[0].digest);
+    };
+    let heal = |world: &World, image: &Image| {
+        world.registry.put_blob(image.layers[0].content.clone());
+    };
+    let points = drop_repairs(damage, heal);
     assert!(points > 10, "{points}");
 }
 

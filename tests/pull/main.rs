@@ -21,6 +21,7 @@ mod referrers;
 mod repair;
 mod resume;
 mod room;
+mod secrets;
 mod together;
 mod turns;
 mod versions;

@@ -8,7 +8,7 @@ use layerstore::fetch::RepairReport;
 use layerstore::{CheckOptions, CheckReport, DamageKind, GcOptions, gc};
 
 use super::*;
-use crate::corrupt::{KINDS, Kind, Random, corrupt, flip};
+use crate::corrupt::{KINDS, Kind, Random, bound, corrupt, flip, outboard};
 use crate::support::{Action, Fault, images};
 
 const GROUP: u64 = 16 * 1024;
@@ -214,6 +214,48 @@ fn a_server_that_sends_wrong_bytes_mends_nothing() {
     world.assert_has("demo:1", &image);
 }
 
+/// The repository that was pulled from last is asked first, and the one before it where that has the
+/// blob no more.
+#[test]
+fn a_repository_that_has_lost_a_blob_is_followed_by_the_one_before() {
+    let world = World::new();
+    let image = images::synthetic(&[500_000, 1_000]);
+    let layer = &image.layers[0].digest;
+    for repository in ["a", "b"] {
+        world.registry.push(repository, "1", &image);
+        world.pull(&format!("{repository}:1")).unwrap();
+        // Which was last is told by the times of files, and these go in ticks.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.registry.clear_requests();
+    let lost = format!("/v2/b/blobs/{layer}");
+    let lost = world.registry.fault(Fault::on("GET", &lost).then(Action::error(
+        404,
+        "BLOB_UNKNOWN",
+        "no more",
+    )));
+    flip(&path(&world, layer), 200_000, 5);
+    let report = repair(&world);
+    assert!(report.is_sound() && lost.hits() > 0, "{report:?}");
+    let [mended] = &report.mended[..] else { panic!("{report:?}") };
+    assert_eq!(mended.from, Some(format!("{}/a", world.registry.address())));
+    assert_eq!(mended.fetched_bytes, GROUP);
+    let asked = world.registry.requests().into_iter().filter(|it| it.path.contains("/blobs/"));
+    let asked: Vec<_> = asked.map(|it| (it.path, it.status)).collect();
+    let from = |repository| format!("/v2/{repository}/blobs/{layer}");
+    assert_eq!(asked, [(from("b"), 404), (from("a"), 206)]);
+    world.assert_has("a:1", &image);
+    world.assert_has("b:1", &image);
+
+    // Where it has it, it alone is asked.
+    lost.remove();
+    world.registry.clear_requests();
+    flip(&path(&world, layer), 300_000, 5);
+    let report = repair(&world);
+    assert_eq!(report.mended[0].from, Some(format!("{}/b", world.registry.address())));
+    assert!(world.registry.requests().iter().all(|it| !it.path.starts_with("/v2/a/")));
+}
+
 #[test]
 fn two_repairs_at_once_mend_each_blob_once() {
     let world = World::new();
@@ -268,26 +310,28 @@ fn a_thousand_corruptions_are_mended() {
     world.pull("demo:1").unwrap();
     let contents: Vec<Vec<u8>> = image.layers.iter().map(|it| it.content.to_vec()).collect();
     let digests: Vec<Digest> = image.layers.iter().map(|it| it.digest.parse().unwrap()).collect();
+    let has_hashes = |digest: &Digest| outboard(&world.store, digest).exists();
     let (mut random, mut mended, mut fetched, mut allowed) = (Random(7), 0, 0, 0);
+    let mut kinds = KINDS.into_iter().cycle();
     for round in 0..ROUNDS {
         let mut rest: Vec<usize> = (0..digests.len()).collect();
-        let victims: Vec<(usize, Kind)> = (0..AT_ONCE)
-            .map(|n| {
-                (rest.remove(random.below(rest.len())), KINDS[(round * AT_ONCE + n) % KINDS.len()])
-            })
-            .collect();
+        let mut victims = Vec::new();
+        for kind in kinds.by_ref().take(AT_ONCE) {
+            let may = |at: &usize| !kind.needs_hashes() || has_hashes(&digests[*at]);
+            victims.push((random.take(&mut rest, may).unwrap(), kind));
+        }
         world.registry.clear_requests();
         for (at, kind) in &victims {
             let other = &digests[rest[random.below(rest.len())]];
-            corrupt(&world.store, &mut random, *kind, (&digests[*at], contents[*at].len()), other);
+            corrupt(&world.store, &mut random, *kind, &digests[*at], other);
         }
         let bounds: Vec<u64> = victims
             .iter()
-            .map(|(at, kind)| bound(&world, *kind, &digests[*at], &contents[*at]))
+            .map(|(at, kind)| allowance(&world, *kind, &digests[*at], &contents[*at]))
             .collect();
         let report = repair(&world);
         assert!(report.is_sound(), "round {round}: {victims:?} {report:?}");
-        let bad = victims.iter().filter(|(_, kind)| *kind != Kind::StaleHashes).count();
+        let bad = victims.iter().filter(|(_, kind)| !kind.leaves_blob_good()).count();
         assert_eq!(report.mended.len(), bad, "round {round}: {report:?}");
         mended += bad;
         for ((at, kind), bound) in victims.iter().zip(bounds) {
@@ -307,19 +351,11 @@ fn a_thousand_corruptions_are_mended() {
 }
 
 /// How many bytes a repair may fetch of a blob as it lies there now.
-fn bound(world: &World, kind: Kind, digest: &Digest, good: &[u8]) -> u64 {
-    let whole = good.len() as u64;
-    let has_hashes = whole > 65_536 && !matches!(kind, Kind::BitFlipAndTornHashes | Kind::Swapped);
-    match kind {
-        Kind::StaleHashes => return 0,
-        _ if !has_hashes => return whole,
-        _ => {}
-    }
+fn allowance(world: &World, kind: Kind, digest: &Digest, good: &[u8]) -> u64 {
+    let has_hashes = good.len() > 65_536 && !kind.needs_hashes() && kind != Kind::Swapped;
     let found = std::fs::read(path(world, &digest.to_string())).unwrap_or_default();
-    let groups = good.chunks(GROUP as usize).enumerate();
-    let is_bad = |(n, group): (usize, &[u8])| {
-        found.get(n * GROUP as usize..n * GROUP as usize + group.len()) != Some(group)
-    };
-    let bad = groups.map(is_bad).filter(|bad| *bad).count() as u64;
-    (bad * (GROUP + 65_536)).min(whole)
+    match kind.leaves_blob_good() {
+        true => 0,
+        false => bound(good, &found, has_hashes),
+    }
 }

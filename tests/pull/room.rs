@@ -89,9 +89,7 @@ fn what_cannot_have_room_fails_before_its_first_byte_and_drops_nothing() {
     let cap = limited(&world, MIB);
     let error = world.pull("large:1").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OverCap, "{error}");
-    for part in
-        [&format!("may take {cap} "), &pinned, "pins keep ", " are reserved for other pulls"]
-    {
+    for part in [&format!("may take {cap} "), &pinned, "pins keep ", " are reserved for others"] {
         assert!(error.to_string().contains(part), "{error}");
     }
     let Error::NoRoom(room) = error else { panic!("{error}") };

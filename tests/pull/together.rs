@@ -67,6 +67,47 @@ fn who_waits_shows_the_growth_and_takes_over_when_the_holder_goes() {
     assert_eq!(world.registry.blob_sends(layer), 2, "the second asked for the rest");
 }
 
+/// What blocks takes threads of which a runtime has only so many. A pull that had one for its whole life
+/// would keep others from what they need one for, and they it.
+#[test]
+fn more_pulls_than_a_runtime_has_threads_for_what_blocks() {
+    const PULLS: u64 = 8;
+    let world = World::new();
+    let image = |n| images::synthetic(&[200_000 + n, 300_000 + n, 1_000 + n]);
+    let images: Vec<Image> = (0..PULLS).map(image).collect();
+    for (n, image) in images.iter().enumerate() {
+        world.registry.push("demo", &n.to_string(), image);
+        let layer = &image.layers[0].digest;
+        world.registry.fault(Fault::on("GET", layer).times(1).then(Action::Hold(50_000)));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let begin = |n| {
+        let reference = world.reference(&format!("demo:{n}"));
+        // Of connections, all are to have as many as they like.
+        let puller = world.puller().share_connections(false);
+        runtime.spawn(async move { puller.pull(&reference).await })
+    };
+    let pulls: Vec<_> = (0..PULLS).map(begin).collect();
+    // All are in the middle of a blob at the same moment.
+    assert!(world.registry.wait_held(images.len()), "{} came so far", world.registry.held());
+    world.registry.release();
+    runtime.block_on(async {
+        for pull in pulls {
+            let limit = Duration::from_secs(60);
+            tokio::time::timeout(limit, pull).await.expect("a pull hangs").unwrap().unwrap();
+        }
+    });
+    for (n, image) in images.iter().enumerate() {
+        world.assert_has(&format!("demo:{n}"), image);
+    }
+    world.assert_tidy(0);
+}
+
 fn has_waited(events: &Mutex<Vec<Event>>) -> bool {
     events
         .lock()

@@ -9,7 +9,8 @@ moment, also after a kill or a power cut and before anything was repaired:
 - oci-layout, index.json, version, leases parse; no file but what docs/format.md knows;
 - each ref stands for what the ledger acknowledged, and its blobs have their sizes and digests; so
   does what the copy of index.json says, if there is one;
-- every name under blobs/ is the hash of its file;
+- every name under blobs/ is the hash of its file, which nobody may write; but what another tool wrote may
+  stand as that tool left it until the store names it, or has acknowledged a lease on it;
 - acknowledged leases are there, and what they keep; so are acknowledged blobs, until a collection;
 - what was pinned is there and pinned, whatever was collected to make room; acknowledged settings are set,
   and what was touched counts as used since;
@@ -21,15 +22,14 @@ import json
 import os
 import re
 import stat
-import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 from dataclasses import dataclass, field
 
 import layout
 import ledger as ledgers
+import readers
 from layout import Damage
 
 # What may lie in each folder of a store, beside blobs, leases, parts and trash.
@@ -42,7 +42,6 @@ KNOWN = {
     ".layerstore/locks": set(layout.LOCKS),
     "blobs": set(layout.HEX),
 }
-HIDDEN = ".new-"
 # How old a use may be that is not noted again, in seconds, and a moment for clocks.
 NOTED = 61
 
@@ -125,7 +124,9 @@ class _Look:
         for name in layout.HEX:
             for blob in layout.listing(self.at(f"blobs/{name}")):
                 is_blob = layout.is_digest(f"{name}:{blob}")
-                self.name(f"blobs/{name}", blob, is_blob, temporary=True, modes=(0o444,))
+                is_others = f"{name}:{blob}" in self.expected.others
+                modes = (0o444, 0o644) if is_others else (0o444,)
+                self.name(f"blobs/{name}", blob, is_blob, temporary=True, modes=modes)
         for name in layout.listing(self.at(".layerstore/parts")):
             is_part = layout.part_digest(name) is not None
             modes = (0o600, 0o444) if name.endswith(".part") else (0o600,)
@@ -154,7 +155,7 @@ class _Look:
         found = layout.look(self.at(path))
         if found is None:
             return
-        if temporary and name.startswith(HIDDEN):
+        if temporary and name.startswith(layout.HIDDEN):
             self.report.temporary += 1
         elif not is_known:
             self.report.add("stray", f"{path}: no store has a file of this name")
@@ -211,6 +212,14 @@ class _Look:
         if value.get("manifests") and not present:
             self.report.add("lost", f"no platform of {whose} is there")
 
+    def own(self, digest, whose):
+        """Nothing of what the store itself has named is another tool's file, which may not be on disk:
+        a copy of its own has taken its place."""
+        for it in layout.reached(self.root, digest) & self.expected.others.keys():
+            found = layout.look(layout.blob_path(self.root, it))
+            if found is not None and stat.S_IMODE(found.st_mode) & 0o222:
+                self.report.add("others", f"{it} of {whose} is still the file of another tool")
+
     # --- Refs, leases, blobs that were put ---
 
     def refs(self, strict):
@@ -222,6 +231,8 @@ class _Look:
         self.report.refs = len(named)
         for name, descriptor in named.items():
             self.whole(descriptor["digest"], descriptor["size"], name)
+            if descriptor["digest"] not in self.expected.named_by_others.get(name, ()):
+                self.own(descriptor["digest"], name)
             if strict and name not in self.expected.refs:
                 self.report.add("ref", f"nobody ever named {name}")
             for digest, size in self.expected.wanted.get((name, descriptor["digest"]), {}).items():
@@ -268,6 +279,7 @@ class _Look:
                 self.report.add("lease", f"the lease {name} does not keep {' '.join(trees)}")
             for tree in trees:
                 self.whole(tree, None, f"the lease {name}")
+                self.own(tree, f"the lease {name}")
         known = self.expected.leases.keys() | self.expected.maybe_leases
         lasting = [name for name in found if name not in known and found[name].lasts(now)]
         if strict and len(lasting) > self.expected.unknown_leases:
@@ -313,35 +325,8 @@ class _Look:
                     self.report.add("lock", f"process {pid} holds {path}")
 
     def second_readers(self):
-        """skopeo copies each image, which hashes it, and umoci reads its history."""
-        try:
-            named = layout.refs(self.root)
-        except Damage:
-            return
-        for name, descriptor in named.items():
-            image = f"{self.root}:{name}"
-            with tempfile.TemporaryDirectory() as target:
-                raw = self.reads(["skopeo", "inspect", "--raw", f"oci:{image}"])
-                value = layout.document(self.root, descriptor["digest"])
-                if raw is None or value is None or "manifests" in value:
-                    continue
-                if json.loads(raw) != value:
-                    self.report.add("reader", f"skopeo shows another manifest of {name}")
-                if "image.config" in value["config"].get("mediaType", ""):
-                    self.reads(["skopeo", "copy", "--quiet", f"oci:{image}", f"dir:{target}/image"])
-                    self.reads(["umoci", "stat", "--json", "--image", image])
-
-    def reads(self, command):
-        try:
-            done = subprocess.run(command, capture_output=True, check=False)
-        except FileNotFoundError:
-            self.report.add("reader", f"{command[0]} is not installed")
-            return None
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            self.report.add("reader", f"{' '.join(command)}: {' '.join(said)}")
-            return None
-        return done.stdout
+        for problem in readers.read(self.root)[1]:
+            self.report.add("reader", problem)
 
 
 def after_collection(root, alive):

@@ -29,10 +29,13 @@ import disks  # noqa: E402
 import ledger as ledgers  # noqa: E402
 import samples  # noqa: E402
 import workload  # noqa: E402
+from readers import Readers  # noqa: E402
 from registry import Registry  # noqa: E402
 
 # States of one recorded workload, cuts of one file system.
 ROUND = 20
+# After how many cuts other tools read a store too: several times in each round.
+READ_EVERY = 5
 
 
 class Tally:
@@ -109,7 +112,8 @@ def shutdown_round(given, space, server, number, size):
         disks.mount(given.fs, image, folder)
         operations = ledgers.read(ledger_path)
         acknowledged += sum(it.is_done and "told" not in it.what for it in operations)
-        found = workload.aftermath(client, operations, choice.choice(workload.IMAGES), gone)
+        image_next = choice.choice(workload.IMAGES)
+        found = workload.aftermath(client, operations, image_next, gone, given.readers)
         if found:
             problems.append((f"seed {given.seed} round {number} cut {cut}", found))
             keep_state(given.keep, f"shutdown-{given.fs}-{number}-{cut}", ledger_path, image)
@@ -202,7 +206,7 @@ def look_at_state(given, space, server, base, records, choice, since):
         operations = workload.operations_of(marks)
         client = workload.Client(given.store, os.path.join(folder, "store"), server, None)
         pulled, when = choice.choice(workload.IMAGES), workload.time_of(marks)
-        return workload.aftermath(client, operations, pulled, when)
+        return workload.aftermath(client, operations, pulled, when, given.readers)
     finally:
         disks.unmount(given.fs, folder)
 
@@ -236,6 +240,7 @@ def main():
     if reason:
         print(f"NOT RUN: {reason}")
         return 77
+    given.readers = Readers(every=READ_EVERY)
     disks.build()
     disks.into_namespace()
     # As an ordinary end, so that what was begun is put away.
@@ -249,6 +254,7 @@ def main():
     else:
         result = tally(given, f"states {given.fs}", given.count, replay_round)
         print(f"states replayed {given.fs}: {result.tried}, lost: {result.lost}")
+    print(given.readers.line())
     print(f"  operations acknowledged before: {result.acknowledged}")
     return 1 if result.lost or not result.acknowledged else 0
 

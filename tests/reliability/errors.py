@@ -22,6 +22,7 @@ KILLED = "EIO, killed"
 # What each call can return (its manual page), of what this harness knows to inject.
 ERRORS = {
     "create": (*FULL, "EIO", "EMFILE", "EINTR", "EROFS"),
+    "open_to_write": ("EIO", "EMFILE", "EINTR", "EROFS"),
     "openat": ("EIO", "EMFILE", "EINTR"),
     "openat2": ("EIO", "EMFILE", "EINTR"),
     "write": (*FULL, "EIO", "EINTR", "short"),
@@ -39,6 +40,7 @@ ERRORS = {
     "ftruncate": ("EIO", "EINTR", "EROFS"),
     "fchmod": ("EIO", "EROFS"),
     "fchmodat": ("EIO", "EROFS"),
+    "chmod": ("EIO", "EROFS"),
     "utimensat": ("EIO", "EROFS"),
     "flock": ("EINTR",),
     "mkdirat": (*FULL, "EIO", "EROFS"),
@@ -46,6 +48,7 @@ ERRORS = {
     "renameat": (*FULL, "EIO", "EROFS"),
     "renameat2": (*FULL, "EIO", "EROFS"),
     "unlinkat": ("EIO", "EROFS"),
+    "unlink": ("EIO", "EROFS"),
     "getdents64": ("EIO",),
     "fstat": ("EIO",),
     "newfstatat": ("EIO",),
@@ -61,6 +64,9 @@ ASK_FOR_SPACE = {"create", "write", "pwrite64", "pwritev", "fallocate", "mkdirat
 NO_SPACE = 8
 # What is synced by more processes than the one that made it.
 FOLDERS = ("locks", "leases", "parts", "trash", "quarantine", "hosts")
+# What must have been met, or the harness does not see what the store does: files are made, opened to be
+# written, written, synced and named.
+EXPECTED = ("create", "open_to_write", "openat2", "pwrite64", "fsync", "linkat", "renameat")
 LASTING = ("", "index.json", "blobs", "blobs/sha256", ".layerstore")
 LASTING += tuple(f".layerstore/{it}" for it in FOLDERS)
 
@@ -84,17 +90,20 @@ def main():
     def more():
         return chance.choice(every)
 
-    harness.run(given, inject, points, more, "injections", given.injections)
+    due = () if given.only else EXPECTED
+    harness.run(given, inject, points, more, "injections", given.injections, due)
 
 
 def even(every):
-    """The same points, so that each operation, call and error comes early."""
-    seen = {}
+    """The same points, so that each error of each call comes first, and then each operation early."""
+    seen, met = {}, set()
     ranked = []
     for point in every:
         key = (point[0], point[1], point[3])
         seen[key] = seen.get(key, 0) + 1
-        ranked.append((seen[key], len(ranked), point))
+        is_new = point[1:4:2] not in met
+        met.add(point[1:4:2])
+        ranked.append((0 if is_new else seen[key], len(ranked), point))
     return [point for _, _, point in sorted(ranked)]
 
 
@@ -106,7 +115,7 @@ def inject(world, point):
         _, log = world.operate(it, call, number, errno.EIO, "kill")
         if not log.hit or log.status != 128 + 9:
             return Outcome(False, name)
-        problems = [f"at once: {text}" for text in world.check()]
+        problems = [f"at once: {text}" for text in world.check()] + world.left_behind(1)
         # A directory cannot be written anew, and whoever wrote index.json had synced it before: that
         # which was there, and that which came in its place.
         lasting = world.inodes(LASTING)
@@ -120,6 +129,8 @@ def inject(world, point):
         if not log.hit:
             return Outcome(False, name)
         problems = said_well(done, call, error) + synced_once(log.calls)
+        # But what it could not remove.
+        problems += world.left_behind(call in ("unlink", "unlinkat"))
     problems += world.aftermath(it)
     title = f"{name}, {error} at {call} {number}, ended with {done.returncode}"
     if problems:
@@ -127,7 +138,7 @@ def inject(world, point):
         world.keep(
             harness.LOST, f"{name} {call} {number} {error}", "\n".join([title, said, *problems])
         )
-    return Outcome(True, title, problems, error)
+    return Outcome(True, title, problems, error, call)
 
 
 def said_well(done, call, error):

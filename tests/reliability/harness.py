@@ -15,6 +15,7 @@ import time
 
 import step
 import world
+from readers import Readers
 
 ROOT = os.path.dirname(os.path.dirname(step.HERE))
 # Stores that something is wrong with are kept here, of the last run.
@@ -25,9 +26,9 @@ BATCH = 500
 
 # Calls that change what is on disk, or who may.
 EFFECTS = {
-    "create", "write", "pwrite64", "writev", "pwritev", "copy_file_range", "fsync", "fdatasync", "syncfs",
-    "sync_file_range", "ftruncate", "fallocate", "fchmod", "fchmodat", "flock", "utimensat",
-    "mkdirat", "unlinkat", "linkat", "renameat", "renameat2",
+    "create", "open_to_write", "write", "pwrite64", "writev", "pwritev", "copy_file_range", "fsync",
+    "fdatasync", "syncfs", "sync_file_range", "ftruncate", "fallocate", "fchmod", "fchmodat", "chmod",
+    "flock", "utimensat", "mkdirat", "unlinkat", "unlink", "linkat", "renameat", "renameat2",
 }  # fmt: skip
 
 
@@ -87,17 +88,24 @@ def _start(given):
 
 def _work(task):
     function, point = task
+    readers = _world.readers = Readers(every=_world.readers.every, skipped=_world.readers.skipped)
     try:
-        return function(_world, point)
+        outcome = function(_world, point)
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
-        return Outcome(True, str(point), [f"{type(error).__name__}: {error}"])
+        outcome = Outcome(True, str(point), [f"{type(error).__name__}: {error}"])
+    outcome.readings, outcome.misread = readers.runs, readers.faults
+    return outcome
 
 
 class Outcome:
-    """What became of one point: whether it was met, what it was, what was lost."""
+    """What became of one point: whether it was met, what it was, what was lost; of which kind it was,
+    and at which call."""
 
-    def __init__(self, hit, title, problems=(), kind=None):
-        self.hit, self.title, self.problems, self.kind = hit, title, list(problems), kind
+    def __init__(self, hit, title, problems=(), kind=None, call=None):
+        self.hit, self.title, self.problems = hit, title, list(problems)
+        self.kind, self.call = kind, call
+        # How often other tools read the store meanwhile, and what they found.
+        self.readings, self.misread = 0, 0
 
 
 def baselines(given, damaged=False):
@@ -118,12 +126,13 @@ def baselines(given, damaged=False):
     return found
 
 
-def run(given, function, points, more, what, total):
+def run(given, function, points, more, what, total, due=()):
     """Tries points until `total` were met; `more()` gives another for one that was not met. Prints
-    the figure, and exits with 1 if anything was lost, or if it was ended before (SIGINT, SIGTERM):
-    the figure is that of what was tried."""
+    the figure, and exits with 1 if anything was lost, if one of the calls that are `due` was not met,
+    or if it was ended before (SIGINT, SIGTERM): the figure is that of what was tried."""
     started, met, lost, missed = time.monotonic(), 0, 0, 0
-    kinds = collections.Counter()
+    kinds, calls = collections.Counter(), collections.Counter()
+    readers = Readers()
 
     def end(*_):
         raise KeyboardInterrupt
@@ -141,8 +150,11 @@ def run(given, function, points, more, what, total):
                 for outcome in pool.imap_unordered(_work, [(function, it) for it in batch], 8):
                     met += outcome.hit
                     missed += not outcome.hit
+                    readers.runs += outcome.readings
+                    readers.faults += outcome.misread
                     if outcome.hit:
                         kinds[outcome.kind] += 1
+                        calls[outcome.call] += 1
                     if outcome.problems:
                         lost += 1
                         print(f"LOST {outcome.title}: " + "; ".join(outcome.problems), flush=True)
@@ -156,5 +168,11 @@ def run(given, function, points, more, what, total):
     for kind, count in sorted(kinds.items(), key=str):
         print(f"  {count:6} {kind}")
     print(f"  in {time.monotonic() - started:.0f} s; {missed} points were not met and do not count")
+    if due:
+        print("  at " + ", ".join(f"{call}: {calls[call]}" for call in due))
+    unmet = [call for call in due if not calls[call]]
+    if unmet:
+        print(f"never met: {', '.join(unmet)}")
+    print(readers.line())
     print(f"{what}: {met}, lost: {lost}", flush=True)
-    sys.exit(met < total or lost > 0)
+    sys.exit(met < total or lost > 0 or bool(unmet))

@@ -66,7 +66,7 @@ def kill(world, point):
     # A kill that came when the process was ending anyway did not happen.
     if not log.hit or log.status != 128 + 9:
         return Outcome(False, name)
-    problems = world.aftermath(it)
+    problems = world.left_behind(1) + world.aftermath(it)
     call = log.calls[-1]
     title = f"{name}, killed at call {number}, {call.name} {call.path.replace(world.root, '')}"
     if problems:

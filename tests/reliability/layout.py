@@ -22,6 +22,7 @@ MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+HIDDEN = ".new-"
 MAX_DOCUMENT = 4 * 1024 * 1024
 
 
@@ -81,6 +82,12 @@ def used(root):
     """What a store takes on disk, in bytes, as `du` counts."""
     paths = [os.path.join(at, it) for at, folders, files in os.walk(root) for it in folders + files]
     return sum(os.lstat(path).st_blocks for path in [root, *paths]) * 512
+
+
+def hidden(root):
+    """The files that somebody was writing, by their names, which no reader looks at."""
+    everywhere = (os.path.join(at, it) for at, _, files in os.walk(root) for it in files)
+    return [it for it in everywhere if os.path.basename(it).startswith(HIDDEN)]
 
 
 # --- Documents --------------------------------------------------------------------------------

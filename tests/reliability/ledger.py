@@ -12,6 +12,7 @@ One JSON object a line, appended with one write, so several processes may share 
 | op | keys |
 | --- | --- |
 | pull, tag | ref, digest; wanted: {digest: size} of every blob that has to be there afterwards |
+| other | as pull, of an image that another tool wrote and named; blobs: {digest: size} of all it wrote |
 | rm, pin, unpin | ref |
 | touch | digest: what the ref stands for |
 | config | key, value |
@@ -127,6 +128,9 @@ class Expected:
     refs: dict = field(default_factory=dict)
     # For each ref: the blobs that it surely needs, if it stands for this digest.
     wanted: dict = field(default_factory=dict)
+    # Blobs that another tool wrote: sizes. For each ref that it named: what it stood for then.
+    others: dict = field(default_factory=dict)
+    named_by_others: dict = field(default_factory=dict)
     # Leases that are there: their trees. Those that may be: ids. How many of an unknown id may be.
     leases: dict = field(default_factory=dict)
     maybe_leases: set = field(default_factory=set)
@@ -181,7 +185,7 @@ def _refs(operations, result):
     for ref, all_of_it in pins.items():
         last, done = _last(all_of_it)
         result.pins[ref] = {it.op == "pin" for it in last} | (set() if done else {False})
-    for ref, all_of_it in _changes(operations, "pull", "tag", "rm").items():
+    for ref, all_of_it in _changes(operations, "pull", "tag", "rm", "other").items():
         last, done = _last(all_of_it)
         result.refs[ref] = {it.what.get("digest") for it in last}
         # Whatever is not pinned may be dropped, with all that it is made of.
@@ -192,6 +196,9 @@ def _refs(operations, result):
             if it.is_done and "wanted" in it.what:
                 wanted = result.wanted.setdefault((ref, it.what["digest"]), {})
                 wanted.update(it.what["wanted"])
+            if it.op == "other":
+                result.others.update(it.what["blobs"])
+                result.named_by_others.setdefault(ref, set()).add(it.what["digest"])
 
 
 def _is_pinned(changes, eviction):

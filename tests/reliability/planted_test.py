@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""What the harnesses of kills and errors must notice, planted: commands that lose something, want
-repair, fetch twice, panic or sync a file again. Prints how many were planted and caught.
+"""What the harnesses of kills, errors and full disks must notice, planted: commands that lose something,
+want repair, fetch twice, panic or sync a file again, or do not say that the disk is full. Prints how many
+were planted and caught.
 
     planted_test.py [--store COMMAND]
 """
@@ -14,7 +15,9 @@ import tempfile
 import unittest
 
 import errors
+import full_disk
 import harness
+import readers
 import step
 import world
 
@@ -56,6 +59,12 @@ if command == {when!r}:
     path = max(glob.glob(root + "/blobs/sha256/*"), key=os.path.getsize)
     {how}
 """
+# What another tool wrote stays its file.
+FOREIGN = (
+    'foreign = [it for it in glob.glob(root + "/blobs/sha256/*") if os.stat(it).st_mode & 0o200]'
+)
+LEFT = "[os.chmod(it, 0o644) for it in foreign if os.path.exists(it)]"
+UNLINKS = '[os.unlink(it) for it in glob.glob(private + "/parts/*")]'
 # By what is planted: the operation, the sabotage before and after it, what must be reported.
 PLANTED = {
     "a tag that loses another": ("tag", "", FORGETS.format(when="tag", name="base"), "ref: "),
@@ -73,8 +82,7 @@ PLANTED = {
     ),
     "parts that are thrown away": (
         "resumed pull",
-        'if command == "pull": [os.unlink(it) for it in glob.glob(private + "/parts/*")]',
-        "", "the next pull asked for",
+        'if command == "pull": ' + UNLINKS, "", "the next pull asked for",
     ),
     "a store that wants repair": (
         "lease add",
@@ -108,6 +116,27 @@ PLANTED = {
         "blob put", "", LOSES.format(when="blob", how="shutil.rmtree(root + '/blobs/sha256')"),
         "lost: ",
     ),
+    "a tag of another tool's file": ("tag of another tool's", FOREIGN, LEFT, "others: "),
+    "a lease on another tool's file": ("lease add to another tool's", FOREIGN, LEFT, "others: "),
+    "a pull that takes another tool's file": ("pull over another tool's", FOREIGN, LEFT, "others: "),
+}  # fmt: skip
+# The same on a full disk.
+FULL = {
+    "a tag that loses another": ("tag", "", FORGETS.format(when="tag", name="base"), "ref: "),
+    "parts that are lost": ("resumed pull", "", "if code == 8: " + UNLINKS, "parts are gone: "),
+    "another exit code": ("resumed pull", "", "if code == 8: code = 1", "it ended with 1: "),
+    "nothing that is said": (
+        "resumed pull", "os.dup2(os.open(os.devnull, os.O_WRONLY), 2)", "",
+        "it does not say what is missing",
+    ),
+    "a collection that fails": (
+        "resumed pull", 'if command == "gc": sys.exit("error: no space left")', "",
+        "a collection on the full disk ended with 1: ",
+    ),
+    "a collection that removes parts": (
+        "resumed pull", "", 'if command == "gc": ' + UNLINKS,
+        "a collection removed a part that can be continued",
+    ),
 }  # fmt: skip
 
 
@@ -128,8 +157,9 @@ class Planted(unittest.TestCase):
         os.chmod(path, stat.S_IRWXU)
         return path
 
-    def world(self, command):
-        there = world.World(command, self.temp.name, harness.books_beside(self.temp.name))
+    def world(self, command, folder=None):
+        folder = folder or self.temp.name
+        there = world.World(command, folder, harness.books_beside(folder))
         self.addCleanup(there.close)
         return there
 
@@ -153,6 +183,51 @@ class Planted(unittest.TestCase):
             there.renew(it)
             there.start(it)
             self.assertEqual(there.aftermath(it), [], it.name)
+
+    @unittest.skipIf(os.geteuid(), "not root, who alone may mount a file system")
+    def test_each_planted_fault_of_a_full_disk_is_reported(self):
+        disk = full_disk.Disk(self.temp.name)
+        self.addCleanup(disk.close)
+        there = self.world(self.store, disk.path)
+        undisturbed = full_disk.fill(there, disk, there.scenarios["resumed pull"], 2)
+        self.assertEqual(undisturbed, (True, []))
+        for title, (name, before, after, reported) in FULL.items():
+            with self.subTest(title):
+                there.command = self.wrap(before, after)
+                Planted.planted += 1
+                left = 640 if name == "tag" else 2
+                _, problems = full_disk.fill(there, disk, there.scenarios[name], left)
+                self.assertTrue(any(reported in text for text in problems), problems)
+                Planted.caught += 1
+
+    @unittest.skipIf(readers.lacking(), "needs skopeo and umoci")
+    def test_what_only_other_tools_notice(self):
+        # A media type that this store does not look at, once it has what the name leads to.
+        change = PINS.format(when="tag", name="copy", more={}).replace(
+            'it["annotations"].pop("layerstore.pinned", None)', 'it["mediaType"] = "text/plain"'
+        )
+        for command, count in ((self.store, 0), (self.wrap("", change), 1)):
+            there = self.world(command)
+            there.readers.every = 1
+            it = there.scenarios["tag"]
+            there.renew(it)
+            there.start(it)
+            Planted.planted += count
+            problems = there.check() + there.readers.look(there.root)
+            self.assertTrue(all(it.startswith("reader: ") for it in problems), problems)
+            self.assertEqual((there.readers.runs, bool(problems)), (1, bool(count)), problems)
+            Planted.caught += count
+
+    def test_files_that_are_left_behind(self):
+        there = self.world(self.store)
+        there.renew(there.scenarios["tag"])
+        for n, folder in enumerate(("blobs/sha256", ".layerstore", ".layerstore")):
+            with open(there.at(f"{folder}/.new-{n}"), "w"):
+                # Of a command that has ended; of one that was killed.
+                Planted.planted += 1
+                self.assertEqual(len(there.left_behind(0)), min(n + 1, 2))
+                self.assertEqual(len(there.left_behind(1)), n // 2)
+                Planted.caught += 1
 
     def disturbed(self, code, *how):
         """A program of Python, run under `step`."""
@@ -197,6 +272,37 @@ class Planted(unittest.TestCase):
         done, log = self.disturbed(write, "write", 2, "kill")
         self.assertEqual((log.hit, log.status), (False, 0), "a kill that did not happen")
 
+    def test_what_step_calls_an_opening(self):
+        code = """if True:
+            import ctypes, os, struct, sys
+            where = sys.argv[1].encode()
+            def openat2(path, flags, mode=0):
+                how = struct.pack("QQQ", flags, mode, 0)
+                fd = ctypes.CDLL(None, use_errno=True).syscall(437, -100, path, how, len(how))
+                return fd if fd >= 0 else sys.exit(os.strerror(ctypes.get_errno()))
+            for call in (openat2, os.open):
+                call(where, os.O_RDWR | os.O_TMPFILE, 0o600)
+                call(where + b"/x", os.O_RDWR | os.O_CREAT, 0o600)
+                call(where + b"/x", os.O_WRONLY | os.O_APPEND)
+                call(where + b"/x", os.O_RDONLY)
+            folder = openat2(where, os.O_PATH | os.O_DIRECTORY)
+            os.open(f"/proc/self/fd/{folder}/y", os.O_RDWR | os.O_CREAT)
+            os.chmod(f"/proc/self/fd/{folder}", 0o700)
+            os.unlink(f"/proc/self/fd/{folder}/y")
+        """
+        done, log = self.disturbed(code)
+        self.assertEqual(done.stderr, b"")
+        by_flags = ("create", "create", "open_to_write")
+        names = [it.name for it in log.calls if it.name in {*errors.ERRORS} - {"close", "newfstatat"}]
+        due = [*by_flags, "openat2", *by_flags, "openat", "openat2", "create", "chmod", "unlink"]
+        self.assertEqual(names, due)
+        removed = [it.path for it in log.calls if it.name == "unlink"]
+        self.assertEqual(removed, [os.path.join(self.temp.name, "y")])
+        for at, what in ((1, errno.ENOSPC), (2, errno.EDQUOT), (2, errno.EROFS)):
+            done, log = self.disturbed(code, "create", at, what)
+            self.assertEqual((log.hit, log.status), (True, 1))
+            self.assertIn(os.strerror(what), done.stderr.decode())
+
     def test_what_a_command_says_when_it_fails(self):
         def ended(code, text):
             return subprocess.CompletedProcess([], code, b"", text)
@@ -221,5 +327,7 @@ if __name__ == "__main__":
         del sys.argv[place : place + 2]
     Planted.store = Planted.store or harness.build_store()
     tests = unittest.main(exit=False, verbosity=0).result
-    print(f"planted faults of kills and errors: {Planted.planted}, caught: {Planted.caught}")
+    print(f"planted faults of kills, errors and full disks: {Planted.planted}, caught: {Planted.caught}")
+    for test, why in tests.skipped:
+        print(f"NOT RUN  {test.id()}: {why}")
     sys.exit(not tests.wasSuccessful())

@@ -135,21 +135,22 @@ def make_store(root):
     set_refs(root, {})
 
 
-def set_refs(root, refs, pinned=()):
-    """Writes index.json: descriptors by full name, and which of the names are pinned."""
-    names = ("io.containerd.image.name", REF_NAME)
+def set_refs(root, refs, pinned=(), others=()):
+    """Writes index.json: descriptors by full name, which of the names are pinned, and which were given
+    by another tool, which knows one annotation only."""
     manifests = []
     for name, descriptor in refs.items():
+        names = (REF_NAME,) if name in others else ("io.containerd.image.name", REF_NAME)
         annotations = {key: name for key in names} | ({PINNED: "true"} if name in pinned else {})
         manifests.append({**descriptor, "annotations": annotations})
     value = {"schemaVersion": 2, "mediaType": INDEXES[0], "manifests": manifests}
     write(os.path.join(root, "index.json"), json.dumps(value).encode(), 0o644)
 
 
-def add_blobs(root, images, digests):
+def add_blobs(root, images, digests, mode=0o444):
     for digest in digests:
         path = os.path.join(root, "blobs", digest.replace(":", "/"))
-        write(path, images.blobs[digest], 0o444)
+        write(path, images.blobs[digest], mode)
 
 
 def add_part(root, digest, data, ranges=None):

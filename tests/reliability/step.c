@@ -5,10 +5,10 @@
  *
  * Counted are the calls of all threads together, from the first that concerns DIR on. `--call any`
  * counts every call, whatever it concerns; `--call NAME` those of one name that concern DIR, where an
- * `openat` that may make a file is called `create`. The N-th of them is disturbed: the process is
- * killed before it is done, or it fails with ERRNO (a number) and is not done (but `close` is), or
- * it is done for half as many bytes. With `--then kill` the process is killed when the call has
- * failed, before it can do anything about it.
+ * `openat` or `openat2` that may make a file is called `create`, and one that opens a file to write it
+ * `open_to_write`. The N-th of them is disturbed: the process is killed before it is done, or it fails
+ * with ERRNO (a number) and is not done (but `close` is), or it is done for half as many bytes. With
+ * `--then kill` the process is killed when the call has failed, before it can do anything about it.
  *
  * Each call that concerns DIR, and the disturbed one, is a line of FILE:
  *
@@ -40,8 +40,8 @@
 #error "step knows the registers of x86-64 only"
 #endif
 
-/* Where a call names its file: an open descriptor, or a name below a directory's descriptor. */
-enum { BY_FD, BY_NAME, BY_NEW_NAME };
+/* Where a call names its file: an open descriptor, a path, or a name below a directory's descriptor. */
+enum { BY_FD, BY_PATH, BY_NAME, BY_NEW_NAME };
 
 static const struct {
     long number;
@@ -80,7 +80,9 @@ static const struct {
     {SYS_linkat, "linkat", BY_NEW_NAME},
     {SYS_renameat, "renameat", BY_NEW_NAME},
     {SYS_renameat2, "renameat2", BY_NEW_NAME},
-    {SYS_statfs, "statfs", BY_NAME},
+    {SYS_statfs, "statfs", BY_PATH},
+    {SYS_chmod, "chmod", BY_PATH},
+    {SYS_unlink, "unlink", BY_PATH},
 };
 
 static const char *under, *wanted;
@@ -139,10 +141,28 @@ static void read_text(pid_t id, unsigned long address, char *text, size_t size) 
     close(fd);
 }
 
-/* The path of a descriptor, and of a name below it. */
+/* The flags of `openat2`, which stand in memory; none if they cannot be read. */
+static __uint64_t flags_of_how(pid_t id, unsigned long address) {
+    char file[64];
+    __uint64_t flags;
+    snprintf(file, sizeof file, "/proc/%d/mem", id);
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    /* They come first in `struct open_how`. */
+    if (pread(fd, &flags, sizeof flags, (off_t)address) != sizeof flags) flags = 0;
+    close(fd);
+    return flags;
+}
+
+/* The path of a descriptor, and of a name below it, which may itself begin with a descriptor. */
 static void resolve(pid_t id, int fd, const char *name, char *path, size_t size) {
+    const char *self = "/proc/self/fd/";
     char link[64];
-    if (name && name[0] == '/') {
+    if (name && strncmp(name, self, strlen(self)) == 0) {
+        char *rest;
+        fd = (int)strtol(name + strlen(self), &rest, 10);
+        name = rest[0] == '/' ? rest + 1 : rest;
+    } else if (name && name[0] == '/') {
         snprintf(path, size, "%s", name);
         return;
     }
@@ -193,6 +213,15 @@ static int shorten_pieces(struct thread *it, const __uint64_t *args) {
     return 1;
 }
 
+/* What an opening is called, by its flags: one that may make a file needs space for it, and one that
+ * is to write to it is refused where nothing may be written. */
+static const char *title_of_open(pid_t id, long number, const __uint64_t *args, const char *name) {
+    __uint64_t flags = args[2];
+    if (number == SYS_openat2) flags = flags_of_how(id, args[2]);
+    if (flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY))) return "create";
+    return (flags & O_ACCMODE) == O_RDONLY || (flags & O_PATH) ? name : "open_to_write";
+}
+
 static void disturb(struct thread *it, long number, const struct __ptrace_syscall_info *call) {
     hit = 1;
     switch (action) {
@@ -229,9 +258,9 @@ static void enter(struct thread *it, const struct __ptrace_syscall_info *call) {
         if (calls[n].number != number) continue;
         title = calls[n].name;
         int fd = (int)args[0];
-        if (number == SYS_statfs) {
+        if (calls[n].how == BY_PATH) {
             read_text(it->id, args[0], name, sizeof name);
-            snprintf(it->path, sizeof it->path, "%s", name);
+            resolve(it->id, AT_FDCWD, name, it->path, sizeof it->path);
         } else if (calls[n].how == BY_FD) {
             resolve(it->id, fd, NULL, it->path, sizeof it->path);
             inode = inode_of(it->id, fd, NULL);
@@ -246,7 +275,8 @@ static void enter(struct thread *it, const struct __ptrace_syscall_info *call) {
         }
         break;
     }
-    if (number == SYS_openat && (args[2] & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY)))) title = "create";
+    if (number == SYS_openat || number == SYS_openat2)
+        title = title_of_open(it->id, number, args, title);
     int concerns = title && strncmp(it->path, under, strlen(under)) == 0;
     begun = begun || concerns;
     if (!begun) return;

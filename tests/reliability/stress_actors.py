@@ -24,6 +24,7 @@ class Run:
         self.ledger = ledger
         self.workers = []
         self.quiet = False
+        self.deadline = DEADLINE
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.lost = []
@@ -58,7 +59,7 @@ class Run:
     def finish(self, process, what):
         """Output and exit code; a process that does not end is an error."""
         try:
-            out, err = process.communicate(timeout=DEADLINE)
+            out, err = process.communicate(timeout=self.deadline)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()

@@ -7,6 +7,7 @@ import subprocess
 import checker
 import ledger as ledgers
 import layout
+import readers
 from stress_actors import DEADLINE
 from stress_registry import Pull
 
@@ -22,7 +23,16 @@ def check_end(run):
             collect(run)
         for problem in checker.check(run.root, expected).problems:
             run.report(f"{when}: {problem}")
+        if when == "at the end":
+            read_by_others(run)
     run.run("check", "--read-data")
+
+
+def read_by_others(run):
+    others = readers.Readers(every=1)
+    for problem in others.look(run.root):
+        run.report(f"at the end: {problem}")
+    print(others.line(), flush=True)
 
 
 def pull_all(run):
@@ -48,7 +58,7 @@ def collect(run):
         run.report(f"after the last collection there are leases: {leases}")
 
 
-def check_wait(run, root, lock, said):
+def check_wait(run, root, lock, said, patience=DEADLINE):
     """A lock that stays held: the wait says for whom after 10 seconds, and ends after two minutes
     with an error that says it too. In a store of its own, beside the others."""
     subprocess.run([run.command, "--root", root, "init"], check=True, capture_output=True)
@@ -57,9 +67,12 @@ def check_wait(run, root, lock, said):
         fcntl.flock(held, fcntl.LOCK_EX)
         name = f"{run.registry.address}/wait{lock}/image:v1"
         run.registry.pulls[f"wait{lock}"] = Pull("wait", elsewhere=True)
-        ended = subprocess.run(
-            [run.command, "--root", root, "pull", "--plain-http", name], env=run.environment,
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE)
+        try:
+            ended = subprocess.run(
+                [run.command, "--root", root, "pull", "--plain-http", name], env=run.environment,
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=patience)
+        except subprocess.TimeoutExpired:
+            return run.report(f"with {lock} held, pull does not end")
     lines = ended.stderr.decode().splitlines()
     holder = f"process {os.getpid()}"
     waits = [line for line in lines if "waiting for" in line]
@@ -69,4 +82,4 @@ def check_wait(run, root, lock, said):
         run.report(f"with {lock} held, pull did not say what it waits for: {lines}")
     elif holder not in lines[-1]:
         run.report(f"with {lock} held, the error does not name the holder: {lines}")
-    run.count("waits ended")
+    return run.count("waits ended")

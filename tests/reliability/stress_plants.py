@@ -2,17 +2,27 @@
 to notice it."""
 
 import os
+import shlex
 import socket
 import threading
 import time
 
+from stress_actors import Overtaker
+from stress_end import check_wait
 from stress_registry import Pull
 
 
 class Plant(threading.Thread):
+    # What has to be said of it; "": anything.
+    noticed = ""
+    # What stands in the place of the command: lines of a shell's `case` over all words of it.
+    instead = None
+
     def __init__(self, run):
         super().__init__(daemon=True)
         self.shared = run
+        if self.instead:
+            run.command = wrapped(run.command, self.instead, os.path.dirname(run.root))
 
     def run(self):
         while not self.shared.stop.wait(self.pause):
@@ -90,6 +100,86 @@ class Doubler(Plant):
             connection.recv(1)
 
 
+class Truncator(Plant):
+    """Cuts a blob that no name leads to before it is removed, which somebody may have open."""
+
+    pause = 0.02
+    noticed = "saw other bytes"
+
+    def harm(self):
+        names = self.shared.refs().values()
+        images = {image.digest: image for image in self.shared.content.images}
+        live = set().union(*(images[digest].closure for digest in names if digest in images))
+        for name in os.listdir(os.path.join(self.shared.root, "blobs/sha256")):
+            path = self.shared.registry.blob_of(f"sha256:{name}")
+            if f"sha256:{name}" not in live:
+                truncate(path)
+
+
+class ShortReader(Plant):
+    """A `blob cat` that does not give the last byte, and says nothing of it."""
+
+    pause = 1.0
+    noticed = "a reader of"
+    instead = '*" blob cat "*) "$command" "$@" | head -c -1; exit ;;'
+
+    def harm(self):
+        """What is read is harm enough."""
+
+
+class Hanging(Plant):
+    """A pull that waits for a lock and does not end; the others do not know of it."""
+
+    noticed = "pull does not end"
+    instead = '*"/wait-turn pull "*) exec sleep 1000 ;;'
+
+    def run(self):
+        root = os.path.join(os.path.dirname(self.shared.root), "wait-turn")
+        check_wait(self.shared, root, "turn", "its turn at the gate", patience=10)
+
+
+class Silent(Hanging):
+    """One that gives up at once, and names nobody."""
+
+    noticed = "did not say what it waits for"
+    instead = '*"/wait-turn pull "*) echo error: locked >&2; exit 11 ;;'
+
+
+class NotOvertaken(Plant):
+    """A pull that waits for ever for one that has stopped."""
+
+    noticed = "w70b/image:v1 hangs"
+    instead = '*" pull "*"/w70b/"*) exec sleep 1000 ;;'
+
+    def run(self):
+        self.shared.deadline = 30
+        Overtaker(self.shared, 70, 1).step()
+
+
+class NotWaitedFor(NotOvertaken):
+    """A pull that does not wait for the one that downloads the same: it looks at another place."""
+
+    noticed = "did not wait for the one that was stopped"
+    instead = '*" pull "*"/w70b/"*) root="$2-aside"; shift 2; exec "$command" --root "$root" "$@" ;;'
+
+
+def wrapped(command, instead, folder):
+    """A command that does something else in some cases."""
+    path = os.path.join(folder, "planted-command")
+    lines = ["#!/bin/sh", f"command={shlex.quote(command)}", 'case " $* " in', instead, "esac"]
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join([*lines, 'exec "$command" "$@"', ""]))
+    os.chmod(path, 0o755)
+    return path
+
+
+def truncate(path):
+    try:
+        os.truncate(path, 0)
+    except FileNotFoundError:
+        pass
+
+
 def remove(path):
     try:
         os.unlink(path)
@@ -103,4 +193,10 @@ PLANTS = {
     "a collector without leases": Collector,
     "parts of the killed are forgotten": Forgetter,
     "a blob is fetched again": Doubler,
+    "a blob is cut that somebody reads": Truncator,
+    "a reader does not get all": ShortReader,
+    "a wait does not end": Hanging,
+    "a wait says nothing": Silent,
+    "a holder that has stopped is not overtaken": NotOvertaken,
+    "a holder is not waited for": NotWaitedFor,
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 CALLS = (
     "open,openat,openat2,read,pread64,write,writev,pwrite64,pwritev,ftruncate,fchmod,fsync,fdatasync,flock,"
-    "renameat,renameat2,linkat,unlinkat,mkdirat,newfstatat,access,exit_group"
+    "close,getdents64,renameat,renameat2,linkat,unlinkat,mkdirat,newfstatat,access,exit_group"
 )
 LINE = re.compile(r"(\d+) +(.*)")
 RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)")
@@ -34,6 +34,8 @@ class Call:
     source: str = ""
     text: str = ""
     result: int = 0
+    # The number of the open file that it is about, where one is given.
+    fd: str = ""
 
 
 @dataclass
@@ -58,6 +60,14 @@ class Trace:
             if under is not None and os.path.dirname(it.path) != under:
                 continue
             yield it
+
+    def held(self, lock, mode):
+        """(line, line) between which a file of `locks/` was locked so: after the first, before the second."""
+        for it in self.of("flock"):
+            if it.path.endswith(f"/.layerstore/locks/{lock}") and mode in it.text:
+                closed = (end for end in self.of("close", path=it.path, after=it.end) if end.fd == it.fd)
+                end = next(closed, None)
+                yield it.end, end.begin if end else self.end
 
     def synced(self, path, after, before):
         """Whether a sync of a file began after one line and had ended before another."""
@@ -135,4 +145,4 @@ def understand(trace, files, begin, end, name, arguments, result, opened):
             add(path=os.path.join(*found.groups()))
     elif on_fd:
         name = "fsync" if name == "fdatasync" else name
-        add(path=on_fd.group(1), text=arguments[on_fd.end() :])
+        add(path=on_fd.group(1), text=arguments[on_fd.end() :], fd=arguments.split("<", 1)[0])

@@ -24,6 +24,8 @@ UNSYNCED = (
     "parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used",
 )
 BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
+# Not the line of a holder, who may be called so.
+PIN = re.compile("(blob|tree) (sha256|sha512|blake3):([0-9a-f]+)")
 
 
 def in_blobs(path):
@@ -122,6 +124,64 @@ def copy_is_durable(trace):
                 yield "the command ended before the copy of index.json was durable"
 
 
+def pinned_inside_the_gate(trace):
+    """Pins are written, and then looked for, while the gate is entered."""
+    entered = list(trace.held("gate", "LOCK_SH"))
+    for pin in trace.of("write"):
+        if "/.layerstore/leases/" not in pin.path or not PIN.search(pin.text):
+            continue
+        inside = during(entered, pin)
+        if inside is None:
+            yield "something was pinned outside the gate"
+            continue
+        for kind, folder, name in PIN.findall(pin.text):
+            # A tree that is there was found before it is pinned, and is looked at later by its pin.
+            if kind == "tree":
+                continue
+            looks = trace.of("newfstatat", after=pin.end)
+            look = next((it for it in looks if it.path.endswith(f"/blobs/{folder}/{name}")), None)
+            if look and look.end >= inside[1]:
+                yield f"{look.path} was looked for outside the gate in which it was pinned"
+
+
+def index_is_locked(trace):
+    """index.json, or the copy of one that is lost, is read and then replaced under its lock."""
+    locked = list(trace.held("index", "LOCK_EX"))
+    for name in trace.of(*NAMING):
+        # An index.json that is linked is the empty one of a store in the making.
+        if not name.path.endswith("/index.json") or name.name == "linkat":
+            continue
+        inside = during(locked, name)
+        if inside is None:
+            yield "index.json was replaced without its lock"
+            continue
+        reads = trace.of("openat", after=inside[0], before=name.begin)
+        copy = os.path.join(os.path.dirname(name.path), ".layerstore/refs")
+        if not any(it.path in (name.path, copy) for it in reads):
+            yield "index.json was replaced by what was read before it was locked"
+
+
+def removed_with_the_gate_shut(trace):
+    """A blob goes only while the gate is shut, and after what leases pin was looked at since."""
+    shut = list(trace.held("gate", "LOCK_EX"))
+    for gone in trace.of("unlinkat", *NAMING):
+        blob = gone.path if gone.name == "unlinkat" else gone.source
+        if not in_blobs(blob):
+            continue
+        inside = during(shut, gone)
+        if inside is None:
+            yield f"{blob} was removed while the gate was not shut"
+            continue
+        looks = trace.of("getdents64", after=inside[0], before=gone.begin)
+        if not any(it.path.endswith("/.layerstore/leases") for it in looks):
+            yield f"{blob} was removed with no look at the leases after the gate was shut"
+
+
+def during(held, call):
+    """The first of some spans of lines that a call lies in."""
+    return next((it for it in held if it[0] < call.begin and call.end < it[1]), None)
+
+
 # --- By command -------------------------------------------------------------------------------
 
 
@@ -184,7 +244,7 @@ def pinned_before_looked(trace):
         blob = in_blobs(look.path)
         if not blob:
             continue
-        pins = [it for it in appended if it.end < look.begin and re.search("(blob|tree) ", it.text)]
+        pins = [it for it in appended if it.end < look.begin and PIN.search(it.text)]
         if not pins:
             yield f"{look.path} was looked for before anything was pinned"
             return
@@ -206,7 +266,7 @@ def found_blobs_promised(trace):
     pin, and before the ref or the end."""
     appended = [
         it for it in trace.of("write")
-        if "/.layerstore/leases/" in it.path and re.search("(blob|tree) ", it.text)
+        if "/.layerstore/leases/" in it.path and PIN.search(it.text)
     ]
     if not appended:
         yield "nothing was pinned"
@@ -348,22 +408,25 @@ def moved_is_durable(trace):
 
 EVERYWHERE = (
     bytes_before_name, directories_last, blobs_promised, leases_born_locked, index_is_durable,
-    copy_is_durable,
+    copy_is_durable, pinned_inside_the_gate, index_is_locked,
 )
 RULES = {
     "init": (store_is_whole, found_is_durable),
     "pull": (
         store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised, root_synced,
-        index_synced,
+        index_synced, removed_with_the_gate_shut,
     ),
-    "put": (store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised),
+    "put": (
+        store_is_durable, folders_are_durable, all_pinned_before_looked, found_blobs_promised,
+        removed_with_the_gate_shut,
+    ),
     "tag": (folders_are_durable, pinned_before_looked, found_blobs_promised, root_synced, index_synced),
     "rm": (root_synced,),
     "lease-add": (folders_are_durable, pinned_before_looked, found_blobs_promised, lasting_lease),
     "lease-rm": (removed_lease,),
-    "repair": (mended,),
-    "quarantine": (moved_is_durable,),
-    "gc": (removal_after_durable_refs,),
+    "repair": (mended, removed_with_the_gate_shut),
+    "quarantine": (moved_is_durable, removed_with_the_gate_shut),
+    "gc": (removal_after_durable_refs, removed_with_the_gate_shut),
     "logout": (change_is_durable,),
     "config": (change_is_durable,),
     "library": (commits_are_durable,),

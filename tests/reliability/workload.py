@@ -247,12 +247,13 @@ def operations_of(marks):
     return list(operations.values())
 
 
-def aftermath(client, operations, image, cut):
-    """What is wrong with a store after a cut, at that time: at once, after the next pull, after a
-    collection. `client` notes nothing of what is done here. An empty list, if nothing is."""
+def aftermath(client, operations, image, cut, readers):
+    """What is wrong with a store after a cut, at that time: at once, for other tools too, after the next
+    pull, after a collection. `client` notes nothing of what is done here. An empty list, if nothing is."""
     root = client.root
     if os.path.isdir(root):
         problems = checker.check(root, ledgers.expected(operations, cut=cut)).problems
+        problems += readers.look(root)
     else:
         problems = ["lost: the whole store"] if any(it.is_done for it in operations) else []
     problems += next_pull(client, image)
@@ -268,14 +269,14 @@ def aftermath(client, operations, image, cut):
 
 def next_pull(client, image):
     """It needs no repair, and brings nothing that is there. What power took from a part is found
-    out at its end, so that a blob of which there was a part may come once more."""
+    out at its end, so that a blob of which there was a part may come once more, as a whole."""
     root, server = client.root, client.server
     wanted = client.wanted(server.images.images[image])
-    allowed = 0
+    allowed = layout.missing_bytes(root, wanted)
     there = layout.blobs(root)
     for digest, size in wanted.items():
-        if there.get(digest) != size:
-            allowed += size * (2 if layout.part_bytes(root, digest) else 1)
+        if there.get(digest) != size and layout.part_bytes(root, digest):
+            allowed += size
     server.reset()
     done = client.run(*client.pull_arguments(image))
     if done.returncode:

@@ -1,5 +1,5 @@
-"""What the harnesses that disturb one operation have in common: the operations, each on a store of
-its own that was written by hand, and what has to hold afterwards."""
+"""What the harnesses that disturb one operation have in common: for each operation a store of its own
+that was written by hand, and what has to hold afterwards."""
 
 import json
 import os
@@ -7,140 +7,21 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
 
 import checker
 import layout
 import ledger as ledgers
+import readers
 import registry
 import samples
 import step
+from scenarios import LEASE, PUT, scenarios
 
 RESERVE = 4 << 20
-LEASE, ENDED_LEASE = "0" * 31 + "1", "0" * 31 + "2"
+ENDED_LEASE = "0" * 31 + "2"
 GARBAGE = b"garbage " * 1000
 # How long a command may take before it is said to hang.
 PATIENCE = 120
-
-
-@dataclass
-class Scenario:
-    """One command on one store."""
-
-    name: str
-    # The command; images stand in braces: {app:v1}.
-    arguments: list
-    # What the ledger says of it.
-    op: str
-    what: dict
-    # What the store is made of beforehand.
-    refs: list = field(default_factory=list)
-    pinned: list = field(default_factory=list)
-    parts: dict = field(default_factory=dict)
-    extra: bool = False
-    exists: bool = True
-    # Whether blobs and index.json are damaged beforehand, which the command is to mend.
-    damaged: bool = False
-    # Exit codes of the same command after it was broken off: what it removes may be gone.
-    again: tuple = (0,)
-
-
-def scenarios(images):
-    """Every operation that changes a store, and `check`."""
-
-    def digest(image):
-        return images.images[image]["digest"]
-
-    def pull(name, image, **more):
-        without = ()
-        if image == "multi:v1":
-            manifests = json.loads(images.blobs[digest(image)])["manifests"]
-            without = (manifests[1]["digest"],)
-        what = {
-            "ref": "{" + image + "}",
-            "digest": digest(image),
-            "wanted": images.closure(images.images[image], without),
-        }
-        command = ["pull", "--plain-http", "{" + image + "}"]
-        return Scenario(name, command, "pull", what, **more)
-
-    layers = json.loads(images.blobs[digest("app:v1")])["layers"]
-    cut = {layer["digest"]: [(0, layer["size"] // 2)] for layer in layers[2:]}
-    last = layers[3]
-    cut[last["digest"]] = [(0, last["size"] // 4), (last["size"] // 2, last["size"] - 100)]
-    both = ["base:v1", "app:v2"]
-    tagged = {"ref": "registry.test/copy:v1", "digest": digest("app:v2")}
-    tagged["wanted"] = images.closure(images.images["app:v2"])
-    put = samples.digest_of(b"put " * 20000)
-    return [
-        pull("first pull", "app:v1", exists=False),
-        pull("pull", "app:v1", refs=["base:v1"]),
-        pull("pull of an index", "multi:v1", refs=["base:v1"]),
-        pull("pull of what is there", "app:v2", refs=both),
-        pull("resumed pull", "app:v1", refs=["base:v1"], parts=cut),
-        Scenario("tag", ["tag", "{app:v2}", tagged["ref"]], "tag", tagged, refs=both),
-        Scenario("pin", ["pin", "{app:v2}"], "pin", {"ref": "{app:v2}"}, refs=both),
-        Scenario(
-            "unpin",
-            ["unpin", "{app:v2}"],
-            "unpin",
-            {"ref": "{app:v2}"},
-            refs=both,
-            pinned=["base:v1", "app:v2"],
-        ),
-        Scenario("touch", ["touch", "{app:v2}"], "touch", {"digest": digest("app:v2")}, refs=both),
-        Scenario(
-            "config",
-            ["config", "max-used-space", "20G"],
-            "config",
-            {"key": "max-used-space", "value": "20G"},
-            refs=both,
-        ),
-        Scenario(
-            "eviction",
-            ["gc", "--grace", "0s", "--max-used-space", "{cap}"],
-            "gc",
-            {"grace": 0, "evicts": True},
-            refs=["base:v1", "app:v1", "app:v2", "other:v1"],
-            pinned=["app:v2"],
-        ),
-        Scenario("rm", ["rm", "{app:v2}"], "rm", {"ref": "{app:v2}"}, refs=both, again=(0, 4)),
-        Scenario(
-            "gc", ["gc", "--grace", "0s"], "gc", {"grace": 0}, refs=both, parts=cut, extra=True
-        ),
-        Scenario("check", ["check", "--read-data"], "check", {}, refs=both, parts=cut, extra=True),
-        Scenario(
-            "repair",
-            ["check", "--repair", "--plain-http", "{host}"],
-            "check",
-            {},
-            refs=["base:v1", "app:v1"],
-            damaged=True,
-        ),
-        Scenario(
-            "lease add",
-            ["lease", "add", digest("app:v2")],
-            "lease-add",
-            {"trees": [digest("app:v2")], "until": None},
-            refs=both,
-        ),
-        Scenario(
-            "lease rm",
-            ["lease", "rm", LEASE],
-            "lease-rm",
-            {"lease": LEASE},
-            refs=both,
-            extra=True,
-            again=(0, 4),
-        ),
-        Scenario(
-            "blob put",
-            ["blob", "put", "{put}"],
-            "put",
-            {"digest": put, "size": len(b"put " * 20000)},
-            refs=both,
-        ),
-    ]
 
 
 class World:
@@ -150,12 +31,13 @@ class World:
         """`folder`: for stores, best on a tmpfs. `books`: for ledgers, on another file system."""
         self.command = os.path.abspath(command)
         self.images = samples.standard()
+        self.readers = readers.Readers()
         self.registry = registry.Registry(self.images)
         self.folder = tempfile.mkdtemp(prefix="layerstore-", dir=folder)
         self.books = tempfile.mkdtemp(prefix="ledgers-", dir=books)
         self.put = os.path.join(self.books, "put")
         with open(self.put, "wb") as file:
-            file.write(b"put " * 20000)
+            file.write(PUT)
         self.home = os.path.join(self.books, "home")
         os.mkdir(self.home)
         self.scenarios = {it.name: it for it in scenarios(self.images)}
@@ -196,11 +78,14 @@ class World:
             samples.make_store(root)
             refs = {self.registry.name(image): images.images[image] for image in it.refs}
             pinned = [self.registry.name(image) for image in it.pinned]
-            samples.set_refs(root, refs, pinned)
+            others = {self.registry.name(image): images.images[image] for image in it.others}
+            samples.set_refs(root, refs | others, pinned, others)
             for name, descriptor in refs.items():
                 wanted = images.closure(descriptor)
                 samples.add_blobs(root, images, wanted)
                 book.acknowledged("pull", ref=name, digest=descriptor["digest"], wanted=wanted)
+            for name, descriptor in others.items():
+                self.prepare_others(root, book, name, descriptor, it.loose)
             for name in pinned:
                 book.acknowledged("pin", ref=name)
             for digest, ranges in it.parts.items():
@@ -216,6 +101,16 @@ class World:
                 self.damage(root)
             if it.pinned:
                 self.cap = str(self.room_for(root, it))
+
+    def prepare_others(self, root, book, name, descriptor, loose):
+        """What skopeo leaves: blobs with mode 0644, which it did not sync. What is there it keeps."""
+        wanted = self.images.closure(descriptor)
+        blobs = wanted | {digest: len(self.images.blobs[digest]) for digest in loose}
+        for digest in layout.blobs(root).keys() & blobs.keys():
+            del blobs[digest]
+        samples.add_blobs(root, self.images, blobs, 0o644)
+        digest = descriptor["digest"]
+        book.acknowledged("other", ref=name, digest=digest, wanted=wanted, blobs=blobs)
 
     def room_for(self, root, it):
         """What a store takes that has lost most of what is not pinned: one image alone is not enough."""
@@ -328,7 +223,10 @@ class World:
         """Everything that is wrong with the store now, and with what comes next: the same operation
         again, a pull, a collection. Nothing is repaired in between."""
         # What is damaged is so until it is mended, and nothing of it is worse for what was broken off.
-        problems = [] if it.damaged else [f"at once: {text}" for text in self.check()]
+        problems = []
+        if not it.damaged:
+            at_once = self.check() + self.readers.look(self.root)
+            problems += [f"at once: {text}" for text in at_once]
         problems += self.repeat(it)
         if it.op != "pull":
             problems += self.pull("app:v1")
@@ -338,6 +236,13 @@ class World:
 
     def check(self):
         return checker.check(self.root, self.book).problems
+
+    def left_behind(self, most):
+        """A process that ends removes what it was writing; one that is killed leaves one file in a folder:
+        that of index.json and that of its copy are there at once."""
+        folders = [os.path.relpath(it, self.root) for it in map(os.path.dirname, layout.hidden(self.root))]
+        counts = {it: folders.count(it) for it in folders}
+        return [f"stray: {n} hidden files in {it}" for it, n in counts.items() if n > most]
 
     def repeat(self, it):
         if it.op == "pull":

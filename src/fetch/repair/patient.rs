@@ -130,9 +130,9 @@ async fn bring_from(
         },
         None => bring_document(&pull, blob).await,
     }?;
-    let store = puller.store().clone();
+    let (store, lease) = (puller.store().clone(), pull.lease().clone());
     blocking(move || {
-        store.settle_blobs(digest.algorithm())?;
+        store.settle_blob(&lease, &digest, size)?;
         store.release(&digest)
     })
     .await?;

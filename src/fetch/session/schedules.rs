@@ -1,15 +1,11 @@
 //! Requests for the same grant, in any order of their steps, and dropped at any of them.
-//!
-//! Tasks meet only where they wait, so an order of polls is all that a scheduler can choose; only
-//! those that were woken are polled, so a wake-up that is lost shows as a task that never ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::fetch::HttpRegistry;
+use crate::fetch::schedules::{Task, schedule, step};
 use crate::fetch::settings::Endpoint;
 
 /// Has a new password each time it is asked, after some steps.
@@ -50,71 +46,6 @@ impl AuthProvider for Slow {
     }
 }
 
-/// Lets others come first.
-async fn step() {
-    let mut first = true;
-    std::future::poll_fn(|context| {
-        if std::mem::take(&mut first) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
-    })
-    .await;
-}
-
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-struct Task<'a> {
-    future: Option<Pin<Box<dyn Future<Output = Result<Authorization>> + 'a>>>,
-    woken: Arc<Woken>,
-    granted: Option<Authorization>,
-}
-
-impl<'a> Task<'a> {
-    fn new(future: impl Future<Output = Result<Authorization>> + 'a) -> Task<'a> {
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
-        Task { future: Some(Box::pin(future)), woken, granted: None }
-    }
-
-    fn poll(&mut self) {
-        let Some(future) = &mut self.future else { return };
-        if !self.woken.0.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        let waker = Waker::from(Arc::clone(&self.woken));
-        if let Poll::Ready(granted) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            self.granted = Some(granted.unwrap());
-            self.future = None;
-        }
-    }
-}
-
-/// Polls and drops tasks in the order given, then polls until nobody is woken; what each was
-/// granted. Fails if one is left that waits for a wake-up.
-fn schedule(tasks: &mut [Task<'_>], order: &[(usize, bool)]) -> usize {
-    let (mut dropped, count) = (0, tasks.len());
-    for (n, drops) in order {
-        let task = &mut tasks[n % count];
-        if *drops && task.future.is_some() {
-            task.future = None;
-            dropped += 1;
-        }
-        task.poll();
-    }
-    while tasks.iter().any(|it| it.future.is_some() && it.woken.0.load(Ordering::SeqCst)) {
-        tasks.iter_mut().for_each(Task::poll);
-    }
-    assert!(tasks.iter().all(|task| task.future.is_none()), "a task was not woken");
-    dropped
-}
-
 /// Four tasks, each of which wants a grant, and then four that were refused with what these got.
 fn tries(sessions: &[Sessions], door: &Door<'_>, provider: &Slow, orders: [&[(usize, bool)]; 2]) {
     let mut refused: Option<Authorization> = None;
@@ -126,7 +57,8 @@ fn tries(sessions: &[Sessions], door: &Door<'_>, provider: &Slow, orders: [&[(us
         };
         let mut tasks: Vec<_> = (0..4).map(task).collect();
         let dropped = schedule(&mut tasks, order);
-        let granted: Vec<_> = tasks.into_iter().filter_map(|task| task.granted).collect();
+        let granted: Vec<_> =
+            tasks.into_iter().filter_map(|task| task.ended).map(Result::unwrap).collect();
         let calls = provider.calls.load(Ordering::SeqCst) - before;
         assert!(!provider.overlapped.load(Ordering::SeqCst), "two ask at once");
         assert!(calls <= 1 + dropped, "{calls} calls, and {dropped} were dropped");
@@ -163,7 +95,7 @@ fn what_is_wrong_is_noticed() {
         tries(&[sessions(), sessions()], door, &provider, [&[], &[]]);
     })));
     assert!(noticed(&|| {
-        schedule(&mut [Task::new(std::future::pending())], &[]);
+        schedule(&mut [Task::new(std::future::pending::<()>())], &[]);
     }));
     assert!(!noticed(&|| with_door(|door| {
         let provider = Arc::new(Slow::default());

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::pace::Pace;
 use super::select::{Selection, select};
 use super::structure::finding;
 use super::{CheckOptions, CheckProgress, CheckReport, DamageKind, Finding, Findings};
@@ -46,7 +47,8 @@ pub(super) fn read(
     let Selection { digests, blobs: total_blobs, bytes: total_bytes } = selection;
     let source = Mutex::new(digests);
     let count = Count::default();
-    let reader = Reader { layout, options, count: &count, started: Instant::now() };
+    let pace = options.limit_rate.map(Pace::new);
+    let reader = Reader { layout, options, count: &count, pace };
     let (sender, receiver) = mpsc::channel();
     let now = |count: &Count| CheckProgress {
         blobs: count.blobs.load(Ordering::Relaxed),
@@ -115,7 +117,7 @@ struct Reader<'a> {
     layout: &'a Layout,
     options: &'a CheckOptions,
     count: &'a Count,
-    started: Instant,
+    pace: Option<Pace>,
 }
 
 impl Reader<'_> {
@@ -208,18 +210,18 @@ impl Reader<'_> {
             return Ok(Err(Outcome::Gone));
         };
         let mut bad = None;
-        let outboards = &self.layout.outboards;
+        let (outboards, suspects) = (&self.layout.outboards, &self.layout.suspects);
         if !self.options.read_data
             && outboards.are_on()
             && let Some(outboard) = outboards.open(&digest, own.len)
         {
             bad = self.first_bad_group(&file, &digest, &outboard, buffer)?;
-            if bad.is_none() {
+            // A mark says that the digest did not hold: hashes that do were changed with the bytes.
+            if bad.is_none() && !suspects.has(&digest)? {
                 outboards.set_checked(&digest);
-                self.layout.suspects.clear(&digest)?;
                 return Ok(Err(Outcome::Sound));
             }
-            // Only the digest condemns a blob: the hashes may be what is wrong.
+            // Only the digest condemns a blob, or clears it: the hashes may be what is wrong.
         }
         let hasher = BlobHasher::new(digest.algorithm(), outboards);
         Ok(Ok(Hashing { digest, file, own, bad, hasher, at: 0 }))
@@ -341,10 +343,9 @@ impl Reader<'_> {
                 read => filled += read,
             }
         }
-        let bytes = self.count.bytes.fetch_add(filled as u64, Ordering::Relaxed) + filled as u64;
-        if let Some(rate) = self.options.limit_rate {
-            let due = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
-            std::thread::sleep(due.saturating_sub(self.started.elapsed()));
+        self.count.bytes.fetch_add(filled as u64, Ordering::Relaxed);
+        if let Some(pace) = &self.pace {
+            pace.read(filled as u64);
         }
         Ok(filled)
     }
