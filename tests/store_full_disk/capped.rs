@@ -192,7 +192,7 @@ fn assert_no_room_on_disk(world: &World, done: &Output, others: u64) {
         start.rsplit(' ').next().unwrap().parse().unwrap()
     };
     let (needed, free) = (before(" bytes in "), before(" are free"));
-    let (reserved, missing) = (before(" are reserved for other pulls"), before(" are missing"));
+    let (reserved, missing) = (before(" are reserved for others"), before(" are missing"));
     assert!((others..others + MIB).contains(&reserved), "{text}");
     assert_eq!(missing, needed + reserved - free, "{text}");
     assert!(text.contains(&world.root.display().to_string()), "{text}");
