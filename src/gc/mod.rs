@@ -256,9 +256,8 @@ impl Cycle<'_> {
     }
 
     fn mark_refs(&mut self) -> Result<()> {
-        let (refs, heading) = refs::read_durable(self.layout).map_err(|source| Error::UnreadableRoot {
-            root: "index.json".to_owned(),
-            source: Box::new(source),
+        let (refs, heading) = refs::read_durable(self.layout).map_err(|source| {
+            Error::UnreadableRoot { root: "index.json".to_owned(), source: Box::new(source) }
         })?;
         if !self.options.dry_run {
             refs::renew_copy(self.layout, &heading)?;

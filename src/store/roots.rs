@@ -35,11 +35,8 @@ pub(super) fn read(layout: &Layout) -> Result<(Vec<Root>, String)> {
     let Some(file) = layout.root.open_file("index.json")? else {
         return Err(damaged(layout, "it is missing".to_owned()));
     };
-    let mut hashed = Hashed {
-        reader: file.take(MAX_INDEX + 1),
-        hasher: Algorithm::Blake3.hasher(),
-        len: 0,
-    };
+    let mut hashed =
+        Hashed { reader: file.take(MAX_INDEX + 1), hasher: Algorithm::Blake3.hasher(), len: 0 };
     let parsed = parse_from(BufReader::with_capacity(PIECE, &mut hashed));
     if hashed.len > MAX_INDEX {
         return Err(Error::TooLarge { what: path.display().to_string(), limit: MAX_INDEX });

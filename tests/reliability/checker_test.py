@@ -346,6 +346,26 @@ class Room(Case):
         os.utime(path, (1, 1))
         self.reports("used", digest)
 
+    def test_a_use_that_power_took(self):
+        digest, now = self.app["digest"], time.time()
+        self.record("touch", "done", digest=digest)
+        os.utime(self.blob(digest), (1, 1))
+        late = now + ledgers.WRITTEN_OUT
+
+        def expected(cut):
+            return ledgers.expected(ledgers.read(self.book), cut=cut)
+
+        # What the kernel had no time for may be gone, and what it had is not.
+        self.assertEqual(checker.check(self.root, expected(late - 5)).problems, [])
+        Case.planted += 1
+        found = checker.check(self.root, expected(late + 5)).problems
+        self.assertTrue(any(it.startswith("used:") and digest in it for it in found), found)
+        Case.caught += 1
+        # An image that was brought anew was used by that.
+        os.utime(self.blob(digest), (now, now))
+        self.assertEqual(checker.check(self.root, expected(late + 5)).problems, [])
+        self.reports("used", digest)
+
     def test_a_setting_that_is_lost_or_torn(self):
         path = self.at(".layerstore/config.toml")
         self.record("config", "killed", key="max-used-space", value="20G")

@@ -3,8 +3,9 @@
 
     cuts.py shutdown --fs FS [--cuts N]      the file system is shut down amid its work
     cuts.py replay --fs FS [--states N]      a disk that did part of its writes, in any order
+    cuts.py uses --fs FS [--states N]        the same, half a minute and more after images were used
 
-FS is ext4, xfs or, for replay, btrfs. Common options: --seed N, --store COMMAND, --keep FOLDER (for
+FS is ext4, xfs or, but for shutdown, btrfs. Common options: --seed N, --store COMMAND, --keep FOLDER (for
 what went wrong), --resume FILE (rounds that are noted there are not run again). Needs root, loop
 devices and FUSE; where they are missing it says so, and ends with exit code 77.
 
@@ -20,6 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -97,6 +99,7 @@ def shutdown_round(given, space, server, number, size):
         threads = workload.several(client, f"{seed} {cut}", 1000, stop=stop)
         try:
             stop.wait(choice.uniform(0.02, 0.8))
+            gone = time.time()
             disks.run("xfs_io", "-x", "-c", "shutdown", folder)
         finally:
             stop.set()
@@ -106,7 +109,8 @@ def shutdown_round(given, space, server, number, size):
         disks.mount(given.fs, image, folder)
         operations = ledgers.read(ledger_path)
         acknowledged += sum(it.is_done and "told" not in it.what for it in operations)
-        found = workload.aftermath(client, operations, choice.choice(workload.IMAGES))
+        image_next = choice.choice(workload.IMAGES)
+        found = workload.aftermath(client, operations, image_next, gone)
         if found:
             problems.append((f"seed {given.seed} round {number} cut {cut}", found))
             keep_state(given.keep, f"shutdown-{given.fs}-{number}-{cut}", ledger_path, image)
@@ -139,40 +143,55 @@ def record(given, space, client_of):
     return base, disks.read_log(log_path)
 
 
-def choose_cut(records, choice):
-    """Anywhere, or right behind something that was acknowledged, where most can be lost."""
-    acknowledged = [n for n, it in enumerate(records) if it[0] == b"M" and b'"done"' in bytes(it[2])]
+def choose_cut(records, choice, since):
+    """Not before `since` if there is any later place: anywhere, or right behind something that was acknowledged, where most can be lost."""
+    marks = [(n, bytes(it[2])) for n, it in enumerate(records) if it[0] == b"M"]
+    first = next((n for n, line in marks if json.loads(line)["time"] >= since), 0)
+    acknowledged = [n for n, line in marks if n >= first and b'"done"' in line]
     if acknowledged and choice.random() < 0.4:
         return choice.choice(acknowledged) + 1
-    return choice.randrange(1, len(records) + 1)
+    return choice.randrange(first + 1, len(records) + 1)
 
 
 def replay_round(given, space, server, number, size):
     """One recorded workload, cut again and again."""
-    seed = f"{given.seed} replay {given.fs} {number}"
+    seed = f"{given.seed} {given.what} {given.fs} {number}"
     choice = random.Random(seed)
 
     def work(root, ledger):
         client = workload.Client(given.store, root, server, ledger)
-        for thread in workload.several(client, seed, 12):
+        if given.what == "uses":
+            return workload.uses(client)
+        for thread in workload.several(client, seed, 15):
             thread.join()
 
     base, records = record(given, space, work)
+    since = since_uses(records) if given.what == "uses" else 0
     problems = []
     acknowledged = sum(kind == b"M" and b'"done"' in bytes(data) for kind, _, data in records)
     for state in range(size):
-        found = look_at_state(given, space, server, base, records, random.Random(f"{seed} {state}"))
+        choice = random.Random(f"{seed} {state}")
+        found = look_at_state(given, space, server, base, records, choice, since)
         if found:
             name = f"seed {given.seed} round {number} state {state}"
             problems.append((name, found))
-            keep_state(given.keep, f"replay-{given.fs}-{number}-{state}", os.path.join(space, "state"))
+            keep_state(given.keep, f"{given.what}-{given.fs}-{number}-{state}", os.path.join(space, "state"))
     return size, acknowledged, problems
 
 
-def look_at_state(given, space, server, base, records, choice):
+def since_uses(records):
+    """From when on the first use is to be there."""
+    operations = workload.operations_of(it[2] for it in records if it[0] == b"M")
+    touches = [it.began_at for it in operations if it.op == "touch" and it.is_done]
+    if len(touches) != len(workload.IMAGES):
+        raise OSError(f"only {len(touches)} images were touched")
+    return min(touches) + ledgers.WRITTEN_OUT
+
+
+def look_at_state(given, space, server, base, records, choice, since):
     """One power cut: what is wrong after it."""
     image, folder = os.path.join(space, "state"), os.path.join(space, "look")
-    cut = choose_cut(records, choice)
+    cut = choose_cut(records, choice, since)
     disks.copy(base, image)
     disks.write_state(records, cut, choice, choice.choice(disks.ATOMS[given.fs]), image)
     try:
@@ -180,9 +199,11 @@ def look_at_state(given, space, server, base, records, choice):
     except OSError as error:
         return [f"lost: the file system: {error}"]
     try:
-        operations = workload.operations_of(it[2] for it in records[:cut] if it[0] == b"M")
+        marks = [it[2] for it in records[:cut] if it[0] == b"M"]
+        operations = workload.operations_of(marks)
         client = workload.Client(given.store, os.path.join(folder, "store"), server, None)
-        return workload.aftermath(client, operations, choice.choice(workload.IMAGES))
+        pulled, when = choice.choice(workload.IMAGES), workload.time_of(marks)
+        return workload.aftermath(client, operations, pulled, when)
     finally:
         disks.unmount(given.fs, folder)
 
@@ -202,7 +223,7 @@ def tally(given, title, count, run):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("shutdown", "replay"))
+    parser.add_argument("what", choices=("shutdown", "replay", "uses"))
     parser.add_argument("--fs", choices=tuple(disks.MKFS), required=True)
     parser.add_argument("--cuts", "--states", type=int, default=40, dest="count")
     parser.add_argument("--seed", default="1")
@@ -223,6 +244,9 @@ def main():
     if given.what == "shutdown":
         result = tally(given, f"cuts {given.fs}", given.count, shutdown_round)
         print(f"cuts tried {given.fs}: {result.tried}, lost: {result.lost}")
+    elif given.what == "uses":
+        result = tally(given, f"uses {given.fs}", given.count, replay_round)
+        print(f"states after uses {given.fs}: {result.tried}, lost: {result.lost}")
     else:
         result = tally(given, f"states {given.fs}", given.count, replay_round)
         print(f"states replayed {given.fs}: {result.tried}, lost: {result.lost}")

@@ -27,6 +27,9 @@ NO_SPACE = 8
 # Where little is left, every step counts; where there is more, the download itself runs out.
 LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 40, 80, 160, 320, 640)
 BLOCK = 4096
+NUMBER = re.compile(r"[0-9] (bytes )?are (missing|free)")
+# Where a few bytes of the store's own, or a manifest, do not fit, the system call that fails says no number.
+SMALL = re.compile(r"cannot [a-z ]+ (?!\S+\.part:)/\S+: no space left;")
 # After how many of them other tools read the store too.
 READ_EVERY = 4
 
@@ -114,8 +117,8 @@ def fill(there, disk, it, left):
     problems = [f"at once: {text}" for text in there.check()]
     if done.returncode not in (0, NO_SPACE):
         problems.append(f"it ended with {done.returncode}: {text[-300:]}")
-    if done.returncode == NO_SPACE and not re.search(r"no space left|missing|quota", text, re.I):
-        problems.append(f"it does not say what is missing: {text[-300:]}")
+    if done.returncode == NO_SPACE:
+        problems += told(text, it.op == "pull")
     parts = kept(there)
     gone = before - parts - {f"{it.replace(':', '-')}.part" for it in layout.blobs(there.root)}
     if gone:
@@ -132,6 +135,18 @@ def fill(there, disk, it, left):
     problems += [f"after the collection: {text}" for text in there.check()]
     disk.make_room()
     return done.returncode == NO_SPACE, problems + there.aftermath(it)
+
+
+def told(text, is_pull):
+    """What a message for a full disk lacks."""
+    problems = []
+    if not re.search(r"no space left|missing|quota", text, re.I):
+        problems.append(f"it does not say what is missing: {text[-300:]}")
+    if "`store gc` frees what no image uses" not in text:
+        problems.append(f"it does not say what to free: {text[-300:]}")
+    if is_pull and not NUMBER.search(text) and not SMALL.search(text):
+        problems.append(f"it has no number: {text[-300:]}")
+    return problems
 
 
 def kept(there):

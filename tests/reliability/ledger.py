@@ -141,14 +141,21 @@ class Expected:
     pins: dict = field(default_factory=dict)
     # For each image that was touched: since when it surely counts as used.
     used: dict = field(default_factory=dict)
+    # When power was cut, if it was.
+    cut: float | None = None
     # For each setting: what it may say.
     settings: dict = field(default_factory=dict)
 
 
-def expected(operations, now=None):
-    """What is admissible after these operations."""
+# A use is not synced. So many seconds after it the kernel has written it out: within half a minute,
+# and a moment for what is busy.
+WRITTEN_OUT = 35
+
+
+def expected(operations, now=None, cut=None):
+    """What is admissible after these operations; where power was `cut` then, also without the last uses."""
     now = time.time() if now is None else now
-    result = Expected()
+    result = Expected(cut=cut)
     _refs(operations, result)
     _leases(operations, result, now)
     _puts(operations, result, now)
@@ -235,6 +242,8 @@ def _puts(operations, result, now):
 def _notes(operations, result):
     for digest, all_of_it in _changes(operations, "touch", of="digest").items():
         done = [it.began_at for it in all_of_it if it.is_done]
+        if result.cut is not None:
+            done = [at for at in done if at <= result.cut - WRITTEN_OUT]
         if done:
             result.used[digest] = max(done)
     for key, all_of_it in _changes(operations, "config", of="key").items():

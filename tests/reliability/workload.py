@@ -1,13 +1,15 @@
-"""What is under way when the power goes: pulls, tags, removals, collections, puts and leases, at
-random and several at a time, each noted in a ledger."""
+"""What is under way when the power goes: pulls, tags, removals, pins, uses, collections, puts and
+leases, at random and several at a time, each noted in a ledger."""
 
 import json
 import os
 import random
 import subprocess
 import threading
+import time
 
 import checker
+import disks
 import layout
 import ledger as ledgers
 import samples
@@ -23,8 +25,14 @@ class MarkedLedger(ledgers.Ledger):
 
     def _append(self, record):
         # Before an operation begins, and after it has ended: no mark says too much.
+        record = {**record, "time": time.time()}
         super()._append(record)
         self.log.mark(json.dumps(record).encode() + b"\n")
+
+
+    def tick(self):
+        """A mark that says how late it is, and nothing else."""
+        self.log.mark(json.dumps({"time": time.time()}).encode() + b"\n")
 
 
 class Client:
@@ -82,6 +90,16 @@ class Client:
     def remove(self, image):
         return self.noted("rm", ["rm", self.name(image)], ref=self.name(image))
 
+    def pin(self, image):
+        return self.noted("pin", ["pin", self.name(image)], ref=self.name(image))
+
+    def unpin(self, image):
+        return self.noted("unpin", ["unpin", self.name(image)], ref=self.name(image))
+
+    def touch(self, image):
+        digest = self.server.images.images[image]["digest"]
+        return self.noted("touch", ["touch", self.name(image)], digest=digest)
+
     def put(self, data):
         digest = samples.digest_of(data)
         return self.noted("put", ["blob", "put", "-"], data=data, digest=digest, size=len(data))
@@ -104,11 +122,22 @@ class Client:
             return
         for ref, descriptor in layout.refs(self.root).items():
             self.ledger.acknowledged("pull", ref=ref, digest=descriptor["digest"], told=1)
+            if layout.is_pinned(descriptor):
+                self.ledger.acknowledged("pin", ref=ref, told=1)
         for lease, what in layout.leases(self.root).items():
             if what.lasts(0):
                 trees = list(what.trees)
                 self.ledger.acknowledged("lease-add", trees=trees, until=None, lease=lease, told=1)
                 self.leases.append(lease)
+
+    def tick(self, until):
+        """Waits until then, and has it in the block log how late it is."""
+        while True:
+            self.ledger.tick()
+            left = until - time.time()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.5))
 
     def remove_lease(self):
         if self.leases:
@@ -126,7 +155,8 @@ def step(client, choice):
     """One operation at random."""
     image = choice.choice(IMAGES)
     operation = choice.choices(
-        ("pull", "tag", "rm", "put", "gc", "lease", "unlease"), (8, 4, 3, 3, 2, 2, 1)
+        ("pull", "tag", "rm", "put", "gc", "lease", "unlease", "touch", "pin", "unpin"),
+        (8, 4, 3, 3, 2, 2, 1, 2, 2, 2),
     )[0]
     if operation == "pull":
         client.pull(image)
@@ -140,8 +170,14 @@ def step(client, choice):
         client.collect(choice.choice((0, 0, 3600)))
     elif operation == "lease":
         client.add_lease(image)
-    else:
+    elif operation == "unlease":
         client.remove_lease()
+    elif operation == "touch":
+        client.touch(image)
+    elif operation == "pin":
+        client.pin(choice.choice(IMAGES + TAGS))
+    else:
+        client.unpin(choice.choice(IMAGES + TAGS))
 
 
 def several(client, seed, steps, workers=2, stop=None):
@@ -161,13 +197,50 @@ def several(client, seed, steps, workers=2, stop=None):
     return threads
 
 
+# How many seconds lie between two uses of `uses`, and how long is waited for what the kernel does.
+BETWEEN, AFTERWARDS = 4, 36
+
+
+def uses(client):
+    """Each image is used, one after the other, though neither was for long, and then nothing happens."""
+    for image in IMAGES:
+        client.pull(image)
+    for image in IMAGES:
+        digest = client.server.images.images[image]["digest"]
+        grow_old(client.root, digest, has_record=image != IMAGES[-1])
+    disks.run("sync", "-f", client.root)
+    begun = time.time()
+    for n, image in enumerate(IMAGES):
+        client.tick(begun + n * BETWEEN)
+        client.touch(image)
+    client.tick(time.time() + AFTERWARDS)
+
+
+def grow_old(root, digest, has_record):
+    """An image was used an hour ago; or another tool brought it then, and nobody has used it."""
+    then = time.time() - 3600
+    record = os.path.join(root, ".layerstore/used", digest.replace(":", "-"))
+    os.utime(layout.blob_path(root, digest), (then, then))
+    if has_record:
+        os.utime(record, (then, then))
+    else:
+        os.unlink(record)
+
+
+def time_of(marks):
+    """When the last of these marks was made; long ago, if there is none."""
+    return max((json.loads(bytes(line))["time"] for line in marks), default=0.0)
+
+
 def operations_of(marks):
     """A ledger of the lines that are marks before a cut."""
     operations = {}
     for place, line in enumerate(marks):
         record = json.loads(bytes(line))
+        if "at" not in record:
+            continue
         name, at = record.pop("id"), record.pop("at")
-        when = record.pop("time", 0.0)
+        when = record.pop("time")
         if at == "begin":
             operations[name] = ledgers.Operation(record.pop("op"), record, place, when)
         else:
@@ -177,12 +250,12 @@ def operations_of(marks):
     return list(operations.values())
 
 
-def aftermath(client, operations, image):
-    """What is wrong with a store after a cut: at once, for other tools too, after the next pull, after
-    a collection. `client` notes nothing of what is done here. An empty list, if nothing is."""
+def aftermath(client, operations, image, cut):
+    """What is wrong with a store after a cut, at that time: at once, for other tools too, after the next
+    pull, after a collection. `client` notes nothing of what is done here. An empty list, if nothing is."""
     root = client.root
     if os.path.isdir(root):
-        problems = checker.check(root, ledgers.expected(operations)).problems
+        problems = checker.check(root, ledgers.expected(operations, cut=cut)).problems
         problems += OTHERS.look(root)
     else:
         problems = ["lost: the whole store"] if any(it.is_done for it in operations) else []
