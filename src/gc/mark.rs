@@ -28,6 +28,8 @@ pub(super) struct Marker<'a> {
     store: &'a BlobStore,
     by_refs: Marked,
     by_leases: Marked,
+    /// Documents below pins that were not there when they were looked for.
+    absent: HashMap<Digest, Reading>,
     /// What refers to a subject that is not live so far, by subject.
     referrers: HashMap<Digest, Vec<Digest>>,
     /// All that refer to a subject, by subject, but for those that something led to before.
@@ -67,6 +69,7 @@ impl<'a> Marker<'a> {
             store,
             by_refs: Marked::default(),
             by_leases: Marked::default(),
+            absent: HashMap::new(),
             referrers: HashMap::new(),
             about: HashMap::new(),
         }
@@ -154,6 +157,18 @@ impl<'a> Marker<'a> {
         })
     }
 
+    /// Follows those documents below pins that were not there before: whoever pinned what leads to them
+    /// may have found them since, and what they are made of.
+    pub(super) fn follow_late(&mut self) -> Result<()> {
+        for (digest, reading) in std::mem::take(&mut self.absent) {
+            self.mark(Keeper::Lease, vec![Step { digest, reading }]).map_err(|source| {
+                let root = format!("{digest}, which a lease keeps,");
+                Error::UnreadableRoot { root, source: Box::new(source) }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes note of a document that is about another. It stays for as long as that one does.
     pub(super) fn mark_referrer(&mut self, digest: Digest, subject: Digest) -> Result<()> {
         self.about.entry(subject).or_default().push(digest);
@@ -181,6 +196,9 @@ impl<'a> Marker<'a> {
                 true => Content::Leaf,
                 false => self.read(&digest, &reading)?,
             };
+            if keeper == Keeper::Lease && matches!(content, Content::Absent) {
+                self.absent.insert(digest, reading);
+            }
             self.enter(keeper, digest, content, &mut work);
         }
         Ok(())

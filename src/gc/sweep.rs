@@ -166,7 +166,8 @@ impl Cycle<'_> {
         if crate::sys::omits_look(self.layout.leases.path()) {
             return Ok(());
         }
-        self.mark_new_pins()
+        self.mark_new_pins()?;
+        self.marker.follow_late()
     }
 
     /// Counts what was removed, and leaves in the batch what there was no time for.
@@ -322,8 +323,57 @@ fn remove_one(layout: &Layout, candidate: &Candidate) -> Result<Fate> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::HashSet;
+    use std::io::Write as _;
+
     use super::*;
+    use crate::gc::{GcOptions, GcReport};
     use crate::store::BlobStore;
+    use crate::store::leases::LeaseReader;
+
+    fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
+        let lease = store.lease("put").unwrap();
+        let mut ingest = store.ingest(&lease, Algorithm::Sha256, 4096).unwrap();
+        ingest.write_all(bytes).unwrap();
+        *ingest.commit().unwrap().digest()
+    }
+
+    /// A lease says nothing new where a document comes that it keeps already.
+    #[test]
+    fn what_a_pinned_tree_is_made_of_stays_if_its_root_comes_late() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let (layer, garbage) = (put(&store, b"layer"), put(&store, b"garbage"));
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+            "config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{layer}","size":5}},
+            "layers":[{{"mediaType":"application/octet-stream","digest":"{layer}","size":5}}]}}"#
+        );
+        let root = Algorithm::Sha256.digest(manifest.as_bytes());
+        let lease = store.lease("test").unwrap();
+        lease.pin_tree(|| Ok((root, ()))).unwrap();
+        let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
+        let mut cycle = Cycle {
+            store: &store,
+            layout: store.layout(),
+            options: &options,
+            now: SystemTime::now() + Duration::from_secs(1),
+            marker: Marker::new(&store),
+            leases: LeaseReader::default(),
+            report: GcReport::default(),
+            dropped: HashSet::new(),
+            would_go: HashSet::new(),
+            measures_room: false,
+            would_free: Cell::new(0),
+            young_disk: Cell::new(0),
+        };
+        cycle.mark_new_pins().unwrap();
+        assert_eq!(put(&store, manifest.as_bytes()), root);
+        cycle.sweep().unwrap();
+        assert!(store.open_blob(&root).is_ok() && store.open_blob(&layer).is_ok());
+        assert!(store.open_blob(&garbage).is_err());
+    }
 
     /// skopeo and its like write a blob anew without a lease: what they put has its grace time.
     #[test]
