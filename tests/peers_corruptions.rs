@@ -210,7 +210,7 @@ impl Scene {
         if n % 4 < 2 {
             self.read(random, victims.iter().filter(|it| it.is_bad()));
         }
-        let options: &[&str] = if n % 2 == 0 { &[] } else { &["--read-data"] };
+        let options: &[&str] = if n.is_multiple_of(2) { &[] } else { &["--read-data"] };
         let bad = digests(victims, Victim::is_bad);
         assert_eq!(self.check(options).0, bad, "check {options:?} of {:?}", what());
         for victim in victims.iter().filter(|it| !it.is_bad()) {
