@@ -112,14 +112,18 @@ impl Protocol {
         Phase::List
     }
 
+    /// A tree is followed when its pin is read first, and with the gate shut once more.
     fn mark_pins(&self, state: &mut State, n: usize, but: Ownerless) {
         let pins = state.pins(but);
-        let mut marked = pins & IMAGE;
-        if pins & TREE != 0 {
+        let is_shut = state.collectors[n].at == Phase::Shut;
+        let again = is_shut && !self.is(Weakness::LateRootUnfollowed);
+        let collector = &mut state.collectors[n];
+        collector.marked |= pins & IMAGE;
+        if collector.tree_read && again || pins & TREE != 0 && !collector.tree_read {
+            collector.tree_read = true;
             let followed = state.disk.named & MANIFEST != 0 && !self.is(Weakness::RootWithoutTree);
-            marked |= if followed { IMAGE } else { MANIFEST };
+            collector.marked |= if followed { IMAGE } else { MANIFEST };
         }
-        state.collectors[n].marked |= marked;
     }
 
     /// G5: the leases are read, and from then on no more those of them that have no owner.

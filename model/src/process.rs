@@ -9,7 +9,7 @@ impl Protocol {
     pub fn first_step(&self, n: usize) -> Step {
         match self.tasks[n] {
             Task::Remove(_) => Step::ReadIndex,
-            Task::Pull(_) | Task::Tag { .. } | Task::Keep => Step::MakeLease,
+            Task::Pull(_) | Task::Tag { .. } | Task::Keep | Task::Put => Step::MakeLease,
         }
     }
 
@@ -25,7 +25,7 @@ impl Protocol {
             Step::MakeLease | Step::LockLease => self.make_lease(&mut state, n),
             Step::PinManifest | Step::LookForManifest => self.pin(&mut state, n, MANIFEST)?,
             Step::PinLayer | Step::LookForLayer => self.pin(&mut state, n, LAYER)?,
-            Step::BringManifest => self.name(&mut state, n, MANIFEST, Step::PinLayer),
+            Step::BringManifest => self.name(&mut state, n, MANIFEST, self.after_manifest(n)),
             Step::BringLayer => self.name(&mut state, n, LAYER, Step::SyncNames),
             Step::OpenPartLock
             | Step::TryPartLock
@@ -65,7 +65,7 @@ impl Protocol {
         match self.tasks[n] {
             Task::Tag { .. } => Step::PinSource,
             Task::Keep => Step::PinRoot,
-            Task::Pull(_) | Task::Remove(_) => Step::PinManifest,
+            Task::Pull(_) | Task::Remove(_) | Task::Put => Step::PinManifest,
         }
     }
 
@@ -94,12 +94,16 @@ impl Protocol {
         Some(match (process.at, process.relies & blob != 0) {
             (Step::PinManifest, _) => Step::LookForManifest,
             (Step::PinLayer, _) => Step::LookForLayer,
-            (Step::LookForManifest, true) => Step::PinLayer,
+            (Step::LookForManifest, true) => self.after_manifest(n),
             (Step::LookForManifest, false) => Step::BringManifest,
             (_, true) => Step::SyncNames,
             (_, false) if self.parts => Step::OpenPartLock,
             (_, false) => Step::BringLayer,
         })
+    }
+
+    fn after_manifest(&self, n: usize) -> Step {
+        if self.tasks[n] == Task::Put { Step::SyncNames } else { Step::PinLayer }
     }
 
     /// W3: a blob whose bytes are synced gets its name, unless that is taken by the same bytes.
@@ -243,6 +247,7 @@ impl Protocol {
         match self.tasks[n] {
             Task::Pull(_) => Step::LookAgain,
             Task::Keep => Step::SyncLease,
+            Task::Put => Step::Release,
             Task::Tag { .. } | Task::Remove(_) => Step::ReadIndex,
         }
     }
@@ -271,7 +276,7 @@ impl Protocol {
         let (name, there) = match self.tasks[n] {
             Task::Pull(name) | Task::Tag { to: name, .. } => (name, true),
             Task::Remove(name) => (name, false),
-            Task::Keep => unreachable!("a lasting lease names nothing"),
+            Task::Keep | Task::Put => unreachable!("a lease and a put name nothing"),
         };
         // Names are the bits 1 and 2.
         let promise = usize::from(name) - 1;

@@ -19,6 +19,8 @@ pub enum Task {
     Remove(u8),
     /// Makes a lasting lease.
     Keep,
+    /// Puts the manifest.
+    Put,
 }
 
 #[derive(Clone, Debug)]
@@ -126,15 +128,20 @@ impl Protocol {
         Some(state)
     }
 
-    /// A store with nothing in it; one with an image that has the first name; and one in which
-    /// somebody died between naming blobs and syncing their names.
-    fn stores(&self) -> [(Disk, Promise); 3] {
+    /// A store with nothing in it; one with an image that has the first name; one in which
+    /// somebody died between naming blobs and syncing their names; and for a put one with a layer alone.
+    fn stores(&self) -> Vec<(Disk, Promise)> {
         let image = Disk { named: IMAGE, durable: IMAGE, ..Disk::default() };
-        [
+        let mut stores = vec![
             (Disk::default(), Promise::Nothing),
             (Disk { index: 1, durable_index: 1, ..image }, Promise::There),
             (Disk { durable: 0, ..image }, Promise::Nothing),
-        ]
+        ];
+        if self.tasks.contains(&Task::Put) {
+            let layer = Disk { named: LAYER, durable: LAYER, ..Disk::default() };
+            stores.push((layer, Promise::Nothing));
+        }
+        stores
     }
 }
 
@@ -153,7 +160,7 @@ impl Model for Protocol {
             promised: [promise, Promise::Nothing],
             left: self.left,
         };
-        self.stores().map(state).to_vec()
+        self.stores().into_iter().map(state).collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

@@ -30,6 +30,7 @@ pub fn whole(long: bool) -> Vec<(&'static str, Protocol)> {
             "a lasting lease, a pull and a removal",
             protocol(&[Task::Keep, PULL, REMOVE], false, [more, more, 1]),
         ),
+        ("a lasting lease and a put", protocol(&[Task::Keep, Task::Put], false, [2, 1, 1])),
         ("two downloads", protocol(&[PULL, OTHER_PULL], true, [more, 1, 1])),
     ];
     if long {
@@ -45,6 +46,7 @@ pub fn of(weakness: Weakness) -> Protocol {
         Scene::Pulls => protocol(&[PULL, OTHER_PULL, REMOVE], false, [2, 1, 1]),
         Scene::Tag => protocol(&[TAG, REMOVE], false, [1, 1, 1]),
         Scene::Lasting => protocol(&[Task::Keep, REMOVE], false, [1, 1, 1]),
+        Scene::Put => protocol(&[Task::Keep, Task::Put], false, [1, 1, 1]),
         Scene::Parts => protocol(&[PULL, OTHER_PULL], true, [1, 1, 1]),
     };
     let collectors = if weakness == Weakness::SeveralCollectors { 2 } else { 1 };

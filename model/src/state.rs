@@ -138,6 +138,8 @@ pub struct Collector {
     pub batch: u8,
     /// Leases that were read when they had no owner any more.
     pub ownerless: Ownerless,
+    /// Whether the pin of a tree was read, and the tree followed as far as it was there.
+    pub tree_read: bool,
     pub file: PartLock,
 }
 
@@ -214,6 +216,7 @@ impl Collector {
         candidates: 0,
         batch: 0,
         ownerless: Ownerless { ended: 0, lasting: false },
+        tree_read: false,
         file: PartLock { inode: 0, locked: false },
     };
 }

@@ -20,6 +20,7 @@ fn step(protocol: &Protocol, state: &State, action: Action) -> String {
         Task::Pull(name) => format!("pull {} of name {name}", n + 1),
         Task::Tag { from, to } => format!("tag of {from} as {to}"),
         Task::Remove(name) => format!("removal of name {name}"),
+        Task::Put => "put of the manifest".to_owned(),
         Task::Keep => "lasting lease".to_owned(),
     };
     let collection = |n: usize| match protocol.collectors {

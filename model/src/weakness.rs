@@ -22,6 +22,7 @@ pub enum Weakness {
     SyncBeforeRead,
     NoPinsUnderTheGate,
     EndedInBetweenUnread,
+    LateRootUnfollowed,
     PartLockNotLookedAt,
     PartLockRemovedLate,
     PartTakenWithoutLock,
@@ -36,11 +37,12 @@ pub enum Scene {
     Pulls,
     Tag,
     Lasting,
+    Put,
     Parts,
 }
 
 impl Weakness {
-    pub const ALL: [Weakness; 24] = [
+    pub const ALL: [Weakness; 25] = [
         LockLeaseAfterNaming,
         LookBeforeTheGate,
         NoGate,
@@ -61,6 +63,7 @@ impl Weakness {
         SyncBeforeRead,
         NoPinsUnderTheGate,
         EndedInBetweenUnread,
+        LateRootUnfollowed,
         PartLockNotLookedAt,
         PartLockRemovedLate,
         PartTakenWithoutLock,
@@ -92,6 +95,7 @@ impl Weakness {
             EndedInBetweenUnread => {
                 "G5 does not read a lease whose owner ended before the gate was shut"
             }
+            LateRootUnfollowed => "G5 does not follow a pinned tree whose root came late",
             PartLockNotLookedAt => "whoever gets a part's lock does not look whether it is current",
             PartLockRemovedLate => "a part's lock file is removed after it was let go",
             PartTakenWithoutLock => "G6 removes a part without its lock",
@@ -103,6 +107,7 @@ impl Weakness {
         match self {
             TagWithoutPin | TagFindsBeforeTheGate => Scene::Tag,
             RootWithoutTree | LastingUnsynced | LastingBeforeNames => Scene::Lasting,
+            LateRootUnfollowed => Scene::Put,
             PartLockNotLookedAt | PartLockRemovedLate | PartTakenWithoutLock | PartNotHashed => {
                 Scene::Parts
             }
