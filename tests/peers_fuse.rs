@@ -2,6 +2,7 @@
 //! neither nameless files nor renames that refuse to replace, so every write takes the other way.
 #![cfg(feature = "cli")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -9,9 +10,10 @@ use std::process::{Command, Output};
 struct Mount(tempfile::TempDir);
 
 impl Mount {
-    fn of(real: &Path) -> Mount {
+    fn of(real: &Path, options: &[&str]) -> Mount {
         let dir = tempfile::tempdir().unwrap();
-        let status = Command::new("bindfs").arg(real).arg(dir.path()).status().unwrap();
+        let mut bindfs = Command::new("bindfs");
+        let status = bindfs.args(options).arg(real).arg(dir.path()).status().unwrap();
         assert!(status.success(), "bindfs cannot mount");
         Mount(dir)
     }
@@ -32,7 +34,7 @@ fn store(root: &Path, args: &[&str]) -> Output {
 #[ignore = "needs Debian's bindfs, and root: run ./tests/all"]
 fn pulls_are_warned_and_nothing_is_collected() {
     let real = tempfile::tempdir().unwrap();
-    let mount = Mount::of(real.path());
+    let mount = Mount::of(real.path(), &[]);
     let root = mount.0.path().join("store");
     let file = real.path().join("file");
     std::fs::write(&file, "some bytes").unwrap();
@@ -59,4 +61,27 @@ fn pulls_are_warned_and_nothing_is_collected() {
     assert_eq!(blobs.len(), 1, "no temporary name is left: {blobs:?}");
     let check = store(&root, &["check", "--read-data"]);
     assert!(check.status.success(), "{check:?}");
+}
+
+/// As of one that knows no modes, and takes them without a word: then who wrote a blob is not to be told.
+#[test]
+#[ignore = "needs Debian's bindfs, and root: run ./tests/all"]
+fn where_modes_do_not_hold_images_are_named_all_the_same() {
+    let real = tempfile::tempdir().unwrap();
+    let mount = Mount::of(real.path(), &["--chmod-ignore"]);
+    let root = mount.0.path().join("store");
+    let file = real.path().join("file");
+    std::fs::write(&file, r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    let put = store(&root, &["blob", "put", file.to_str().unwrap()]);
+    assert!(put.status.success(), "{put:?}");
+    let digest = String::from_utf8(put.stdout).unwrap();
+    let blob = root.join("blobs/sha256").join(digest.trim().strip_prefix("sha256:").unwrap());
+    let inode = || std::fs::metadata(&blob).unwrap().ino();
+    assert_ne!(std::fs::metadata(&blob).unwrap().mode() & 0o222, 0, "modes hold here");
+    let before = inode();
+    for args in [["tag", digest.trim(), "a:1"], ["lease", "add", digest.trim()]] {
+        let done = store(&root, &args);
+        assert!(done.status.success(), "{done:?}");
+    }
+    assert_eq!(inode(), before, "and nothing is copied");
 }

@@ -119,6 +119,23 @@ fn a_lasting_lease_outlives_its_maker() {
     assert!(leases.iter().all(|lease| lease.trees == [root] && lease.blobs.is_empty()));
 }
 
+/// Until its id is given out it ends with its maker, who may be killed while blobs are copied.
+#[test]
+fn a_lasting_lease_lasts_only_once_it_is_given_out() {
+    let (_dir, store) = store();
+    let image = add_image(&store, "a:1", &[b"layer"]);
+    let id = store.lasting_lease("keeper", &[image.target.digest], None).unwrap();
+    let path = store.root().join(".layerstore/leases").join(&id);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let untils: Vec<_> = text.lines().filter(|line| line.starts_with("until ")).collect();
+    assert!(untils.len() == 2 && untils[0].starts_with("until 0 "), "{text}");
+    assert!(untils[1].starts_with("until never ") && text.ends_with(&format!("{}\n", untils[1])));
+    // As its maker leaves it when it is killed before.
+    std::fs::write(&path, text.strip_suffix(&format!("{}\n", untils[1])).unwrap()).unwrap();
+    let lease = store.leases().unwrap().into_iter().find(|it| it.id == id).unwrap();
+    assert_eq!(lease.state, LeaseState::Ended);
+}
+
 #[test]
 fn a_lasting_lease_of_what_is_not_there_is_not_made() {
     let (_dir, store) = store();

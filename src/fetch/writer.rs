@@ -88,7 +88,11 @@ impl Writers {
         writers.sort_by_key(|writer| writer.blobs.load(Ordering::Relaxed));
         let idle = writers.first().is_some_and(|it| it.blobs.load(Ordering::Relaxed) == 0);
         if !idle && writers.len() < most.clamp(1, MOST) {
-            writers.insert(0, Writer::start()?);
+            match Writer::start() {
+                Ok(writer) => writers.insert(0, writer),
+                Err(error) if writers.is_empty() => return Err(error),
+                Err(error) => tracing::debug!(%error, "it goes on with fewer threads"),
+            }
         }
         Ok(writers[0].begin(part))
     }

@@ -188,7 +188,11 @@ impl Asked<'_> {
         let layout = self.store.layout();
         let free = space::free(layout)?;
         let path = layout.root.path().to_path_buf();
-        let mut room = Room::new(path, self.needs.own, free, self.reserved());
+        let reserved = match self.limits.max_used {
+            Some(_) => self.reserved(),
+            None => self.needs.others,
+        };
+        let mut room = Room::new(path, self.needs.own, free, reserved);
         let SpaceLimits { max_used, min_free, .. } = self.limits;
         room.cap = kept.map(|(used, kept)| Cap::new(max_used, min_free, used, kept));
         Ok(Error::NoRoom(Box::new(room)))

@@ -223,10 +223,14 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// What a ref led to needs no lease; what a lease led to may yet be found by a ref.
+    /// What a ref led to is followed for a lease too: of what is not there yet only a lease is promised
+    /// that it stays once it is.
     fn is_followed(&self, keeper: Keeper, digest: &Digest) -> bool {
-        self.by_refs.documents.contains(digest)
-            || keeper == Keeper::Lease && self.by_leases.documents.contains(digest)
+        let marked = match keeper {
+            Keeper::Ref => &self.by_refs,
+            Keeper::Lease => &self.by_leases,
+        };
+        marked.documents.contains(digest)
     }
 
     fn read(&self, digest: &Digest, reading: &Reading) -> Result<Content> {

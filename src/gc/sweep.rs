@@ -329,6 +329,7 @@ mod tests {
 
     use super::*;
     use crate::gc::{GcOptions, GcReport};
+    use crate::oci::{Descriptor, MediaType};
     use crate::store::BlobStore;
     use crate::store::leases::LeaseReader;
 
@@ -345,21 +346,26 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let store = BlobStore::init(temp.path().join("store")).unwrap();
         let (layer, garbage) = (put(&store, b"layer"), put(&store, b"garbage"));
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
-            "config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{layer}","size":5}},
-            "layers":[{{"mediaType":"application/octet-stream","digest":"{layer}","size":5}}]}}"#
-        );
+        let manifest = manifest_of(&layer);
         let root = Algorithm::Sha256.digest(manifest.as_bytes());
         let lease = store.lease("test").unwrap();
         lease.pin_tree(|| Ok((root, ()))).unwrap();
         let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
-        let mut cycle = Cycle {
-            store: &store,
+        let mut cycle = cycle(&store, &options);
+        cycle.mark_new_pins().unwrap();
+        assert_eq!(put(&store, manifest.as_bytes()), root);
+        cycle.sweep().unwrap();
+        assert!(store.open_blob(&root).is_ok() && store.open_blob(&layer).is_ok());
+        assert!(store.open_blob(&garbage).is_err());
+    }
+
+    fn cycle<'a>(store: &'a BlobStore, options: &'a GcOptions) -> Cycle<'a> {
+        Cycle {
+            store,
             layout: store.layout(),
-            options: &options,
+            options,
             now: SystemTime::now() + Duration::from_secs(1),
-            marker: Marker::new(&store),
+            marker: Marker::new(store),
             leases: LeaseReader::default(),
             report: GcReport::default(),
             dropped: HashSet::new(),
@@ -367,12 +373,44 @@ mod tests {
             measures_room: false,
             would_free: Cell::new(0),
             young_disk: Cell::new(0),
-        };
+        }
+    }
+
+    /// A ref keeps an index whatever of it is there; a lease is given for what is there.
+    #[test]
+    fn what_a_lease_keeps_below_a_named_index_stays_if_its_manifest_comes_late() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let (layer, garbage) = (put(&store, b"layer"), put(&store, b"garbage"));
+        let manifest = manifest_of(&layer);
+        let child = Algorithm::Sha256.digest(manifest.as_bytes());
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[
+            {{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{child}","size":{}}}]}}"#,
+            manifest.len()
+        );
+        let root = put(&store, index.as_bytes());
+        let target =
+            Descriptor::new(MediaType::new(MediaType::OCI_INDEX), root, index.len() as u64);
+        let lease = store.lease("test").unwrap();
+        store.publish("a:1", &target, &[lease.pin_one(root, target.size).unwrap()]).unwrap();
+        let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
+        let mut cycle = cycle(&store, &options);
+        cycle.mark_refs().unwrap();
         cycle.mark_new_pins().unwrap();
-        assert_eq!(put(&store, manifest.as_bytes()), root);
+        assert_eq!(put(&store, manifest.as_bytes()), child);
+        store.lasting_lease("test", &[root], None).unwrap();
         cycle.sweep().unwrap();
-        assert!(store.open_blob(&root).is_ok() && store.open_blob(&layer).is_ok());
+        assert!(store.open_blob(&child).is_ok() && store.open_blob(&layer).is_ok());
         assert!(store.open_blob(&garbage).is_err());
+    }
+
+    fn manifest_of(layer: &Digest) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+            "config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{layer}","size":5}},
+            "layers":[{{"mediaType":"application/octet-stream","digest":"{layer}","size":5}}]}}"#
+        )
     }
 
     /// skopeo and its like write a blob anew without a lease: what they put has its grace time.

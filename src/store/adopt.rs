@@ -15,11 +15,13 @@ use super::lease::{Lease, Pinned};
 use super::outboard::BlobHasher;
 use super::present;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Filesystem, Meta};
 
 /// Bytes are copied in pieces of this size.
 const PIECE: u64 = 256 * 1024;
+/// How often blobs are copied that another program goes on to write.
+pub(crate) const ROUNDS: usize = 4;
 
 /// Makes this program's own those of the blobs that another program wrote. Their names are not yet
 /// durable. What is not there, or has another length, is passed over.
@@ -28,18 +30,36 @@ const PIECE: u64 = 256 * 1024;
 pub(crate) fn adopt(layout: &Layout, blobs: &[Pinned]) -> Result<()> {
     let all = blobs.iter().map(|it| (*it.digest(), it.size()));
     let others = of_others(layout, all)?;
+    if others.is_empty() {
+        return Ok(());
+    }
     require_room_for(layout, &others)?;
     others.iter().try_for_each(|(digest, meta)| adopt_one(layout, digest, meta.len))
 }
 
-/// The same, of blobs that were found below a root and are pinned with it only.
-pub(crate) fn adopt_found(layout: &Layout, lease: &Lease, blobs: &[(Digest, u64)]) -> Result<()> {
-    let others = of_others(layout, blobs.iter().copied())?;
-    if others.is_empty() {
-        return Ok(());
+/// Adopts blobs that were found below a root and are pinned with it only, and makes all names durable.
+pub(crate) fn settle_found(layout: &Layout, lease: &Lease, blobs: &[(Digest, u64)]) -> Result<()> {
+    for _ in 0..ROUNDS {
+        let others = of_others(layout, blobs.iter().copied())?;
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(|(digest, meta)| (*digest, meta.len)).collect();
+            adopt(layout, &lease.pin(&others)?)?;
+        }
+        for algorithm in Algorithm::ALL {
+            layout.sync_names(algorithm)?;
+        }
+        // Another program may have written one again meanwhile.
+        if of_others(layout, blobs.iter().copied())?.is_empty() {
+            return Ok(());
+        }
     }
-    let blobs: Vec<_> = others.iter().map(|(digest, meta)| (*digest, meta.len)).collect();
-    adopt(layout, &lease.pin(&blobs)?)
+    Err(written_again(layout))
+}
+
+/// What to say when another program goes on to write blobs that are copied.
+pub(crate) fn written_again(layout: &Layout) -> Error {
+    let reason = "another program writes the blobs of the image again and again".to_owned();
+    Error::Damaged { path: layout.blobs.path().to_path_buf(), reason }
 }
 
 /// Those of the blobs that another program wrote, and that have their length.
@@ -51,6 +71,10 @@ fn of_others(
     for (digest, size) in blobs {
         let found = layout.blob_meta(&digest)?.filter(|meta| meta.is_file && meta.len == size);
         others.extend(found.filter(present::is_of_others).map(|meta| (digest, meta)));
+    }
+    // Where modes do not hold nobody's blobs can be told from another's.
+    if !others.is_empty() && !layout.keeps_modes()? {
+        others.clear();
     }
     Ok(others)
 }

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use super::layout::Layout;
 use super::lease::{Lease, Pinned};
 use super::outboard::BlobHasher;
-use super::present;
+use super::present::{self, BLOB_MODE};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir};
-
-/// The mode of a blob: nobody writes to it.
-pub(crate) const BLOB_MODE: u32 = 0o444;
 
 /// A blob that is being written, whose digest is known when it ends.
 ///

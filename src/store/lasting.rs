@@ -9,7 +9,7 @@ use super::lease::{Lease, unix_now};
 use super::lease_record::Record;
 use super::{adopt, closure, gate};
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest};
+use crate::oci::Digest;
 
 impl BlobStore {
     /// Pins blobs, and all that they are made of, beyond the end of this process: for `ttl`, or
@@ -45,8 +45,8 @@ fn keep_existing(
     roots: &[Digest],
     ttl: Option<Duration>,
 ) -> Result<()> {
-    let until = || Record::Until(ttl.map(|ttl| unix_now().saturating_add(ttl.as_secs())));
-    let mut records = vec![until()];
+    // Over as soon as this process is, until its id can be given out: nobody could remove it by that.
+    let mut records = vec![Record::Until(Some(0))];
     records.extend(roots.iter().map(|root| Record::Tree(*root)));
     let gate = gate::enter(&layout.locks)?;
     lease.append(&records)?;
@@ -58,15 +58,13 @@ fn keep_existing(
     drop(gate);
     // What is there stays from now on; what is not is not kept by anybody's word.
     let copying = Lease::new(layout, holder)?;
+    let mut blobs = Vec::new();
     for root in roots {
-        adopt::adopt_found(layout, &copying, &closure::whole(layout, root)?)?;
+        blobs.extend(closure::whole(layout, root)?);
     }
-    for algorithm in Algorithm::ALL {
-        layout.sync_names(algorithm)?;
-    }
+    adopt::settle_found(layout, &copying, &blobs)?;
     // To copy may take long, and the time is for who gets the lease.
-    if ttl.is_some() {
-        lease.append(&[until()])?;
-    }
+    let until = ttl.map(|ttl| unix_now().saturating_add(ttl.as_secs()));
+    lease.append(&[Record::Until(until)])?;
     lease.settle()
 }

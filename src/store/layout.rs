@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::access::{self, Sharing};
 use super::outboard::Outboards;
-use super::present;
+use super::present::{self, BLOB_MODE};
 use super::refs::ParsedIndex;
 use super::suspect::{Marks, Suspects};
 use super::used::Used;
@@ -58,6 +58,8 @@ pub(crate) struct Layout {
     algorithms: [OnceLock<Dir>; Algorithm::ALL.len()],
     /// Whether their names are known to be durable.
     settled: [OnceLock<()>; Algorithm::ALL.len()],
+    /// Whether files keep the mode that they are given.
+    keeps_modes: OnceLock<bool>,
 }
 
 #[derive(Deserialize)]
@@ -177,6 +179,7 @@ impl Layout {
             hosts: OnceLock::new(),
             algorithms: Default::default(),
             settled: Default::default(),
+            keeps_modes: OnceLock::new(),
             root,
             private,
         })
@@ -232,6 +235,18 @@ impl Layout {
             settled.get_or_init(|| ());
         }
         Ok(())
+    }
+
+    /// Whether a blob's mode says who wrote it: some file systems that know no modes take one without a
+    /// word. Looked at once.
+    pub(crate) fn keeps_modes(&self) -> Result<bool> {
+        if let Some(known) = self.keeps_modes.get() {
+            return Ok(*known);
+        }
+        let probe = Aside::new(&self.private)?;
+        probe.set_mode(BLOB_MODE)?;
+        let meta = Meta::of(probe.file()).context("look at", probe.path())?;
+        Ok(*self.keeps_modes.get_or_init(|| !present::is_of_others(&meta)))
     }
 
     /// The directory of what is agreed on about hosts.

@@ -83,8 +83,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Vec<Record>, usize), usize> {
             break;
         };
         // A power cut may leave zeros where the lease of a process had lines. Such a lease is dead;
-        // one that lasts was synced before anybody relied on it.
-        let lasts = || records.iter().any(|record| matches!(record, Record::Until(_)));
+        // one that lasts was synced before anybody relied on it, and says since when after all else.
+        let lasts = || {
+            let ends_with_process = |it: &Record| *it == Record::Until(Some(0));
+            records.iter().any(|it| matches!(it, Record::Until(_)) && !ends_with_process(it))
+        };
         if line.contains(&0) && !lasts() {
             break;
         }
@@ -132,6 +135,9 @@ mod tests {
         assert_eq!(records.len(), 1);
         let lasting = format!("{}{line}\0\0\0\n", Record::Until(None).to_line());
         assert_eq!(parse(lasting.as_bytes()), Err(3));
+        // Nobody was given its id yet.
+        let made = format!("{}{line}\0\0\0\n", Record::Until(Some(0)).to_line());
+        assert_eq!(parse(made.as_bytes()).map(|(records, _)| records.len()), Ok(2));
     }
 
     #[test]

@@ -9,14 +9,14 @@
 //!     version               of everything below here; written last when a store is made
 //!     locks/{gc,turn,gate,index,space}
 //!     leases/ID             what is pinned, by live processes or until a time
-//!     parts/ALGORITHM-HEX.{part,lock}
+//!     parts/ALGORITHM-HEX.{part,state,lock}
 //!     outboard/ALGORITHM/HEX  the hashes of a blob's groups: derived, may be lost
 //!     suspect/ALGORITHM-HEX   marks on blobs whose bytes were found to be wrong
 //!     used/ALGORITHM-HEX    when an image was used last: the time of an empty file
 //!     origins/              which repositories have a blob, for its repair
 //!     refs                  a copy of index.json, in case that is lost
 //!     hosts/                who is connected to where, and who is to be left alone
-//!     trash/ quarantine/ reserve
+//!     config.toml usage trash/ quarantine/ reserve
 //! ```
 //!
 //! Locks are taken in this order, and never against it: own lease, `space`, `gc`, a part's (one a task),

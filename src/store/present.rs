@@ -8,6 +8,8 @@ use std::fs::File;
 
 use crate::sys::{self, Dir, Meta};
 
+/// The mode of a blob: nobody writes to it.
+pub(crate) const BLOB_MODE: u32 = 0o444;
 /// Bytes are compared in pieces of this size.
 const PIECE: u64 = 256 * 1024;
 

@@ -21,8 +21,6 @@ pub(super) const MAX_INDEX: u64 = 256 * 1024 * 1024;
 const MAX_KEPT: usize = 16 * 1024 * 1024;
 /// How long anybody waits to change `index.json`, which takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How often blobs are copied that another program goes on to write.
-const ADOPTIONS: usize = 4;
 
 /// Reads `index.json`.
 pub(crate) fn read(layout: &Layout) -> Result<Vec<Ref>> {
@@ -73,7 +71,7 @@ pub(crate) fn publish(
     if !closure.iter().any(|pinned| *pinned.digest() == target.digest) {
         return Err(incomplete(target.digest));
     }
-    for _ in 0..ADOPTIONS {
+    for _ in 0..adopt::ROUNDS {
         adopt::adopt(layout, closure)?;
         for algorithm in Algorithm::ALL {
             if closure.iter().any(|pinned| pinned.digest().algorithm() == algorithm) {
@@ -90,8 +88,7 @@ pub(crate) fn publish(
             Found::OfOthers => {}
         }
     }
-    let reason = "another program writes the blobs of the image again and again".to_owned();
-    Err(Error::Damaged { path: layout.blobs.path().to_path_buf(), reason })
+    Err(adopt::written_again(layout))
 }
 
 /// What a last look at an image's blobs finds.
@@ -108,7 +105,9 @@ fn look(layout: &Layout, closure: &[Pinned]) -> Result<Found> {
     for pinned in closure {
         match layout.find_among(&marks, pinned.digest(), pinned.size())? {
             None => return Ok(Found::Lacking(*pinned.digest())),
-            Some(meta) if present::is_of_others(&meta) => found = Found::OfOthers,
+            Some(meta) if present::is_of_others(&meta) && layout.keeps_modes()? => {
+                found = Found::OfOthers;
+            }
             Some(_) => {}
         }
     }
@@ -161,10 +160,7 @@ fn name_durably(
         .iter()
         .map(|node| (node.descriptor.digest, node.descriptor.size))
         .collect();
-    adopt::adopt_found(layout, lease, &blobs)?;
-    for algorithm in Algorithm::ALL {
-        layout.sync_names(algorithm)?;
-    }
+    adopt::settle_found(layout, lease, &blobs)?;
     update(layout, |index| Ok(index.set(name, &target)))?;
     Ok(target)
 }

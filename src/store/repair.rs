@@ -106,8 +106,7 @@ impl BlobStore {
     /// Makes a blob that is there durable, whoever put it there, and its name.
     #[cfg(feature = "fetch")]
     pub(crate) fn settle_blob(&self, lease: &Lease, digest: &Digest, size: u64) -> Result<()> {
-        adopt::adopt_found(&self.layout, lease, &[(*digest, size)])?;
-        self.layout.sync_names(digest.algorithm())
+        adopt::settle_found(&self.layout, lease, &[(*digest, size)])
     }
 
     /// Takes a blob out of quarantine that is there again.

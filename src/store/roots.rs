@@ -15,10 +15,13 @@ use super::refs::{MAX_INDEX, damaged};
 use super::refs_copy;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest, Hasher, MediaType};
+use crate::sys::Meta;
 
 /// What of the file is in memory while it is read, in bytes: with many refs it is larger than all that
 /// is kept.
 const PIECE: usize = 64 * 1024;
+/// How often it is read while others write to it.
+const TRIES: usize = 5;
 
 /// The target of a ref.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,18 +34,33 @@ pub(crate) struct Root {
 /// Reads the targets of all refs, unnamed entries too, in their order; and the first line of a copy of
 /// the bytes that said so. An entry that is not understood is an error.
 pub(super) fn read(layout: &Layout) -> Result<(Vec<Root>, String)> {
+    for _ in 0..TRIES {
+        if let Some(read) = read_once(layout)? {
+            return Ok(read);
+        }
+    }
+    Err(damaged(layout, "another program is writing it".to_owned()))
+}
+
+/// The same, unless somebody wrote to the file meanwhile: other tools do so where it lies, and what is
+/// read then may be half of the old and half of the new.
+fn read_once(layout: &Layout) -> Result<Option<(Vec<Root>, String)>> {
     let path = layout.root.path_of("index.json");
-    let Some(file) = layout.root.open_file("index.json")? else {
+    let Some((file, before)) = layout.root.open_file_meta("index.json")? else {
         return Err(damaged(layout, "it is missing".to_owned()));
     };
     let mut hashed =
-        Hashed { reader: file.take(MAX_INDEX + 1), hasher: Algorithm::Blake3.hasher(), len: 0 };
+        Hashed { reader: (&file).take(MAX_INDEX + 1), hasher: Algorithm::Blake3.hasher(), len: 0 };
     let parsed = parse_from(BufReader::with_capacity(PIECE, &mut hashed));
     if hashed.len > MAX_INDEX {
         return Err(Error::TooLarge { what: path.display().to_string(), limit: MAX_INDEX });
     }
+    let after = Meta::of(&file).context("look at", &path)?;
+    if (after.len, after.modified) != (before.len, before.modified) {
+        return Ok(None);
+    }
     match parsed {
-        Ok(roots) => Ok((roots, refs_copy::heading_of(&hashed.hasher.finish(), hashed.len))),
+        Ok(roots) => Ok(Some((roots, refs_copy::heading_of(&hashed.hasher.finish(), hashed.len)))),
         Err(Fault::Read(error)) => Err(error).context("read", path),
         Err(Fault::Text(reason)) => Err(damaged(layout, reason)),
     }
@@ -248,6 +266,53 @@ mod tests {
         }
         let bad = b"{\"manifests\":[],\"x\":\"\xff\"}";
         assert!(parse(bad).is_err() && by_refs(bad).is_none(), "no UTF-8");
+    }
+
+    /// Other tools write it where it lies, while a collection reads it.
+    #[test]
+    fn what_is_half_old_and_half_new_is_not_believed() {
+        use std::os::unix::fs::FileExt;
+
+        let temp = tempfile::tempdir().unwrap();
+        let store = crate::store::BlobStore::init(temp.path().join("store")).unwrap();
+        let text = |kind: &str| {
+            let entry = |n: u32| {
+                let digest = Algorithm::Sha256.digest(format!("{kind} {n}").as_bytes());
+                format!(
+                    r#"{{"mediaType":"{}","digest":"{digest}","size":1}}"#,
+                    MediaType::OCI_MANIFEST
+                )
+            };
+            let entries: Vec<_> = (0..3000).map(entry).collect();
+            format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
+        };
+        let texts = [text("a"), text("b")];
+        let known = texts.each_ref().map(|text| parse(text.as_bytes()).unwrap());
+        let path = store.root().join("index.json");
+        std::fs::write(&path, &texts[0]).unwrap();
+        let (stop, mut good) = (std::sync::atomic::AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let file = std::fs::File::options().write(true).open(&path).unwrap();
+                for text in texts.iter().rev().cycle() {
+                    for (n, piece) in text.as_bytes().chunks(4096).enumerate() {
+                        file.write_all_at(piece, n as u64 * 4096).unwrap();
+                    }
+                    if stop.load(std::sync::atomic::Ordering::SeqCst) {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(60));
+                }
+            });
+            for _ in 0..60 {
+                if let Ok((roots, _)) = read(store.layout()) {
+                    assert!(known.contains(&roots), "neither of the two");
+                    good += 1;
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        assert!(good > 0);
     }
 
     proptest::proptest! {
