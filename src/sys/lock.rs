@@ -140,13 +140,27 @@ fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
     }
 }
 
-/// The processes that hold a lock on an inode, from `/proc/locks`. Only for messages: some file
-/// systems show another device number there.
-fn holder((device, inode): (u64, u64)) -> String {
+/// How often the kernel's list of locks is read to find one.
+const LOOKS: usize = 20;
+
+/// The processes that hold a lock on an inode. Only for messages: some file systems show another device
+/// number in the list.
+fn holder(id: (u64, u64)) -> String {
+    // The list is given out in pieces, by numbers of lines: where others lock and unlock meanwhile, a line
+    // may move from one piece to another, and be in none.
+    let found = (0..LOOKS).map(|_| holders(id)).find(|holders| !holders.is_empty());
+    match found {
+        None => "an unknown process".to_owned(),
+        Some(holders) => holders.join(", "),
+    }
+}
+
+/// The same, in one reading of `/proc/locks`.
+fn holders((device, inode): (u64, u64)) -> Vec<String> {
     let locks = read_proc("/proc/locks");
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let wanted = format!("{major:02x}:{minor:02x}:{inode}");
-    let holders: Vec<String> = locks
+    locks
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .filter(|words| words.get(1) == Some(&"FLOCK") && words.contains(&wanted.as_str()))
@@ -155,11 +169,7 @@ fn holder((device, inode): (u64, u64)) -> String {
             "" => format!("process {pid}"),
             command => format!("process {pid} ({command})"),
         })
-        .collect();
-    match holders.is_empty() {
-        true => "an unknown process".to_owned(),
-        false => holders.join(", "),
-    }
+        .collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is src/sys")]
@@ -176,6 +186,33 @@ mod tests {
         let dir = Dir::open_root(temp.path()).unwrap();
         drop(dir.open_or_create("lock").unwrap());
         (temp, dir)
+    }
+
+    #[test]
+    fn a_holder_is_found_while_others_lock_and_unlock() {
+        let (_temp, dir) = dir();
+        let _held = Lock::try_acquire(&dir, "lock", LockMode::Exclusive).unwrap().unwrap();
+        // More than one piece of the list has.
+        let more: Vec<String> = (0..200).map(|n| format!("other-{n}")).collect();
+        more.iter().for_each(|name| drop(dir.open_or_create(name).unwrap()));
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    let all: Vec<_> = more
+                        .iter()
+                        .map(|name| Lock::try_acquire(&dir, name, LockMode::Exclusive).unwrap())
+                        .collect();
+                    drop(all);
+                }
+            });
+            let own = format!("process {} ", std::process::id());
+            for n in 0..300 {
+                let found = Lock::holder(&dir, "lock");
+                assert!(found.starts_with(&own), "{n}: {found}");
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
     }
 
     #[test]
