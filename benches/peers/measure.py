@@ -94,7 +94,7 @@ def machine(folder):
                             stdout=subprocess.PIPE).stdout.split()[-1]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (f"{os.cpu_count()} cores ({processor}), {memory:.0f} GiB of memory, Linux "
-            f"{platform.release()}, {system}; load {os.getloadavg()[0]:.1f} at the end")
+            f"{platform.release().split('-')[0]}, {system}; load {os.getloadavg()[0]:.1f} at the end")
 
 
 def version(*command):
