@@ -333,6 +333,12 @@ mod tests {
     use crate::store::BlobStore;
     use crate::store::leases::LeaseReader;
 
+    fn store() -> (tempfile::TempDir, BlobStore) {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        (temp, store)
+    }
+
     fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
         let lease = store.lease("put").unwrap();
         let mut ingest = store.ingest(&lease, Algorithm::Sha256, 4096).unwrap();
@@ -343,8 +349,7 @@ mod tests {
     /// A lease says nothing new where a document comes that it keeps already.
     #[test]
     fn what_a_pinned_tree_is_made_of_stays_if_its_root_comes_late() {
-        let temp = tempfile::tempdir().unwrap();
-        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let (_temp, store) = store();
         let (layer, garbage) = (put(&store, b"layer"), put(&store, b"garbage"));
         let manifest = manifest_of(&layer);
         let root = Algorithm::Sha256.digest(manifest.as_bytes());
@@ -379,8 +384,7 @@ mod tests {
     /// A ref keeps an index whatever of it is there; a lease is given for what is there.
     #[test]
     fn what_a_lease_keeps_below_a_named_index_stays_if_its_manifest_comes_late() {
-        let temp = tempfile::tempdir().unwrap();
-        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let (_temp, store) = store();
         let (layer, garbage) = (put(&store, b"layer"), put(&store, b"garbage"));
         let manifest = manifest_of(&layer);
         let child = Algorithm::Sha256.digest(manifest.as_bytes());

@@ -8,6 +8,7 @@ use layerstore::oci::{Algorithm, MediaType};
 use layerstore::{Blob, BlobInfo, BlobStore, Digest, Error, Pinned, Role, gc};
 use serde::Serialize;
 
+use super::gc::warn_of_dropped;
 use super::{Outcome, Place};
 use crate::args::BlobCommand;
 use crate::exit::{Exit, Failure};
@@ -185,10 +186,7 @@ fn put(place: &Place, files: &[PathBuf], algorithm: Algorithm, out: &mut Output)
     let store = place.open_or_init()?;
     let lease = store.lease("store blob put")?;
     let (dropped, outcome) = gc::make_room_for(&store, &lease, &sizes);
-    for image in dropped {
-        let (size, names) = (human::size(image.freed), image.names.join(" "));
-        out.warn(format!("{} was dropped to make room, {size}: {names}", image.digest));
-    }
+    warn_of_dropped(&dropped, out);
     outcome?;
     let mut batch = store.ingest_batch(&lease, algorithm, u64::MAX)?;
     for file in files {

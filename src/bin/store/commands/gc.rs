@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use layerstore::gc::{self, Reason, Why};
+use layerstore::gc::{self, DroppedImage, Reason, Why};
 use layerstore::{BlobStore, Digest, GcOptions, GcReport};
 
 use super::Outcome;
@@ -53,14 +53,21 @@ pub(super) fn run(store: &BlobStore, args: &Gc, out: &mut Output) -> Outcome {
     })
 }
 
+/// Says which images went so that others, or something new, have room.
+pub(super) fn warn_of_dropped(images: &[DroppedImage], out: &mut Output) {
+    for image in images {
+        let (size, names) = (human::size(image.freed), image.names.join(" "));
+        out.warn(format!("{} was dropped to make room, {size}: {names}", image.digest));
+    }
+}
+
 /// What a collection did before it failed.
 fn tell_what_went(report: &GcReport, out: &mut Output) {
     if report.dry_run {
         return;
     }
-    for image in report.room.iter().flat_map(|room| &room.dropped) {
-        let (size, names) = (human::size(image.freed), image.names.join(" "));
-        out.warn(format!("{} was dropped to make room, {size}: {names}", image.digest));
+    if let Some(room) = &report.room {
+        warn_of_dropped(&room.dropped, out);
     }
     if report.removed > 0 {
         let (blobs, size) =
