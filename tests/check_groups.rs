@@ -32,7 +32,7 @@ fn overwrite(store: &BlobStore, digest: &Digest, at: u64, bytes: &[u8]) {
     let path = blob_path(store, digest);
     set_mode(&path, 0o600);
     File::options().write(true).open(&path).unwrap().write_all_at(bytes, at).unwrap();
-    set_mode(&path, 0o444);
+    set_mode(&path, 0o1444);
 }
 
 fn checked(store: &BlobStore, digest: &Digest) -> SystemTime {

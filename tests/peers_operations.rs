@@ -111,7 +111,7 @@ impl Rot {
         bytes[200_000] ^= 1;
         store_support::set_mode(&self.path, 0o600);
         fs::write(&self.path, bytes).unwrap();
-        store_support::set_mode(&self.path, 0o444);
+        store_support::set_mode(&self.path, 0o1444);
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
         fs::File::open(&self.hashes).unwrap().set_modified(long_ago).unwrap();
     }

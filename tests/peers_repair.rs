@@ -35,7 +35,7 @@ fn rot(path: &Path, places: &[u64]) {
         file.read_exact_at(&mut byte, *at).unwrap();
         file.write_all_at(&[!byte[0]], *at).unwrap();
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o444)).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o1444)).unwrap();
 }
 
 /// Repairs; the exit code and the report.

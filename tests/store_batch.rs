@@ -28,7 +28,7 @@ fn a_batch_has_every_blob_in_order_and_leaves_nothing_else() {
         assert_eq!(*pinned.digest(), Algorithm::Sha256.digest(blob));
         let path = store.root().join("blobs/sha256").join(pinned.digest().hex());
         let meta = std::fs::metadata(path).unwrap();
-        assert_eq!((meta.len(), meta.mode() & 0o7777), (blob.len() as u64, 0o444));
+        assert_eq!((meta.len(), meta.mode() & 0o7777), (blob.len() as u64, 0o1444));
     }
     let options = layerstore::CheckOptions { read_data: true, ..Default::default() };
     let report = store.check(&options, |_| {}).unwrap();

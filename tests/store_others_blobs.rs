@@ -14,7 +14,7 @@ use serde_json::json;
 use store_support::*;
 
 fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().mode() & 0o777
+    fs::metadata(path).unwrap().mode() & 0o7777
 }
 
 fn inode(path: &Path) -> u64 {
@@ -50,12 +50,14 @@ fn groups_of(store: &BlobStore, blob: &Path) -> PathBuf {
     store.root().join(format!(".layerstore/outboard/sha256/{hex}"))
 }
 
-/// An image under a name, all of whose blobs look as if skopeo had written them.
+/// An image under a name, all of whose blobs look as if other tools had written them.
 fn image_of_others(store: &BlobStore) -> (Image, Vec<std::path::PathBuf>) {
     let image = add_image(store, "image:v1", &[b"one", &noise(100_000, 6)]);
     let digests = [&[image.target.digest, image.config], &image.layers[..]].concat();
     let paths: Vec<_> = digests.iter().map(|digest| blob_path(store, digest)).collect();
-    paths.iter().for_each(|path| set_mode(path, 0o644));
+    // As skopeo leaves them, oras and umoci, and one of ours that somebody may write to.
+    let modes = [0o644, 0o444, 0o600, 0o1644];
+    paths.iter().zip(modes.iter().cycle()).for_each(|(path, mode)| set_mode(path, *mode));
     (image, paths)
 }
 
@@ -68,7 +70,7 @@ fn what_a_ref_or_a_lease_comes_to_name_is_replaced_by_a_copy() {
         let bytes: Vec<_> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
         act(&store, &image).unwrap();
         for ((path, before), bytes) in paths.iter().zip(before).zip(bytes) {
-            assert_eq!((mode(path), fs::read(path).unwrap()), (0o444, bytes), "{what}");
+            assert_eq!((mode(path), fs::read(path).unwrap()), (0o1444, bytes), "{what}");
             assert_ne!(inode(path), before.metadata().unwrap().ino(), "{what}");
         }
         assert!(groups_of(&store, &paths[3]).exists(), "{what}: hashes of its groups");
@@ -109,7 +111,7 @@ fn what_is_put_or_committed_replaces_it() {
         set_mode(&path, 0o644);
         let before = fs::File::open(&path).unwrap();
         act();
-        assert_eq!(mode(&path), 0o444, "{what}");
+        assert_eq!(mode(&path), 0o1444, "{what}");
         assert_ne!(inode(&path), before.metadata().unwrap().ino(), "{what}");
         assert_eq!(fs::read(&path).unwrap(), bytes, "{what}");
     }
@@ -139,7 +141,7 @@ fn bytes_that_nobody_has_noticed_to_be_wrong_are_replaced_by_a_put() {
             rotten[len - 1] ^= 1;
             set_mode(&path, 0o644);
             fs::write(&path, &rotten).unwrap();
-            set_mode(&path, 0o444);
+            set_mode(&path, 0o1444);
             act();
             assert_eq!(fs::read(&path).unwrap(), bytes, "{what}, {len}");
             store.open_blob(&digest).unwrap().verify().unwrap();
@@ -160,7 +162,7 @@ fn wrong_bytes_are_not_named() {
         assert!(error.to_string().contains(&image.config.hex()), "{what}: {error}");
         assert!(mark(&store, &image.config).exists(), "{what}");
         assert!(store.find_ref("other:v1").is_err(), "{what}");
-        assert_eq!(mode(&paths[1]), 0o644, "{what}: of the config");
+        assert_eq!(mode(&paths[1]), 0o444, "{what}: of the config");
         // Good bytes heal it.
         bytes[3] ^= 1;
         let lease = store.lease("test").unwrap();
@@ -184,7 +186,7 @@ fn a_mark_goes_once_the_bytes_are_found_to_be_good() {
     for (what, act) in ACTS {
         make();
         act(&store, &image).unwrap();
-        assert!(!mark.exists() && mode(&paths[1]) == 0o444, "by a {what}");
+        assert!(!mark.exists() && mode(&paths[1]) == 0o1444, "by a {what}");
     }
     make();
     assert!(store.check(&Default::default(), |_| {}).unwrap().is_sound());

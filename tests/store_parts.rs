@@ -109,7 +109,7 @@ fn a_part_that_may_have_been_synced_in_vain_is_copied() {
     drop(hold(&store, &pinned));
     assert_eq!(inode(), untouched);
 
-    set_mode(&path, 0o444);
+    set_mode(&path, 0o1444);
     let part = hold(&store, &pinned);
     assert_ne!(inode(), untouched, "the same file would be synced again");
     assert_eq!((part.len(), part.missing()), (3_000_000, vec![]));
@@ -121,7 +121,7 @@ fn a_part_that_may_have_been_synced_in_vain_is_copied() {
     part.write_at(2_500_000, &bytes[2_500_000..]).unwrap();
     part.write_at(0, &bytes[..1_200_000]).unwrap();
     drop(part);
-    set_mode(&path, 0o444);
+    set_mode(&path, 0o1444);
     let mut part = hold(&store, &pinned);
     let missing = part.missing();
     for range in missing {

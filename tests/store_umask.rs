@@ -68,7 +68,7 @@ fn look(dir: &Path, umask: &str) {
             kinds.extend(path.extension().map(|end| end.to_str().unwrap().to_owned()));
             let wanted = match path.file_name().unwrap().to_str().unwrap() {
                 "index.json" | "oci-layout" | "version" => 0o644,
-                _ if path.components().any(|part| part.as_os_str() == "blobs") => 0o444,
+                _ if path.components().any(|part| part.as_os_str() == "blobs") => 0o1444,
                 _ => 0o600,
             };
             assert_eq!(mode(&path), wanted, "umask {umask}: {}", path.display());

@@ -25,7 +25,7 @@ fn outboard_path(store: &BlobStore, digest: &Digest) -> PathBuf {
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     set_mode(path, 0o600);
     File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
-    set_mode(path, 0o444);
+    set_mode(path, 0o1444);
 }
 
 fn flip(path: &Path, at: u64) {
@@ -152,7 +152,7 @@ fn of_a_blob_that_was_cut_the_end_is_an_error_too() {
         let path = blob_path(&store, &digest);
         set_mode(&path, 0o600);
         File::options().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
-        set_mode(&path, 0o444);
+        set_mode(&path, 0o1444);
         let mut blob = store.open_blob(&digest).unwrap();
         blob.seek(SeekFrom::Start(at as u64)).unwrap();
         let read = blob.read(&mut [0; 10]);

@@ -190,7 +190,7 @@ mod tests {
         };
         let beat = || layout.parts.meta(&names.lock).unwrap().unwrap().modified;
 
-        make(0o444);
+        make(crate::store::present::BLOB_MODE);
         renew(layout, &names).unwrap();
         assert_ne!(beat(), old, "the copy");
         make(0o600);

@@ -1,21 +1,24 @@
 //! What lies under a blob's name already, and was not put there by the one who finds it.
 //!
-//! What this program commits has mode 0444 from before its sync, and gets its name after it. A file
-//! with write bits is another tool's (skopeo, umoci, cp): nobody here knows whether its bytes are on
-//! disk.
+//! What this program commits has mode 1444 from before its sync, and gets its name after it. A file
+//! of any other mode is another tool's (skopeo, umoci, oras, cp): nobody here knows whether its bytes are
+//! on disk.
 
 use std::fs::File;
 
 use crate::sys::{self, Dir, Meta};
 
-/// The mode of a blob: nobody writes to it.
-pub(crate) const BLOB_MODE: u32 = 0o444;
+/// The mode of a blob: nobody writes to it, and the sticky bit, which means nothing on a file, says who
+/// made it. Others give their blobs mode 0444 as well, unsynced.
+pub(crate) const BLOB_MODE: u32 = 0o1444;
+/// What no file of another program has: the sticky bit without a right to write.
+const MARKS: u32 = 0o1222;
 /// Bytes are compared in pieces of this size.
 const PIECE: u64 = 256 * 1024;
 
 /// Whether another program wrote a blob, which may not have synced it.
 pub(crate) fn is_of_others(meta: &Meta) -> bool {
-    meta.mode & 0o222 != 0
+    meta.mode & MARKS != BLOB_MODE & MARKS
 }
 
 /// Whether what has a blob's name can keep it, given a file with the blob's bytes: it is this

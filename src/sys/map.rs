@@ -10,7 +10,7 @@ impl Map {
     #[expect(unsafe_code, reason = "mapping a file is unsafe by nature")]
     pub(crate) fn new(file: &File) -> io::Result<Map> {
         // SAFETY: a map is sound while nobody changes the file under it. Only committed blobs are
-        // mapped: they have mode 0444, are never written again under their name, and the store
+        // mapped: nobody may write to them, they are never written again under their name, and the store
         // keeps no writable descriptor of them. Whoever owns the store could still truncate one
         // and raise SIGBUS in the reader, which `Blob::map_unverified` documents.
         let map = unsafe { memmap2::Mmap::map(file)? };

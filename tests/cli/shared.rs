@@ -69,7 +69,7 @@ fn assert_modes(root: &Path) {
             }
             let wanted = match path.file_name().unwrap().to_str().unwrap() {
                 "index.json" | "oci-layout" | "version" => 0o644,
-                _ if path.components().any(|part| part.as_os_str() == "blobs") => 0o444,
+                _ if path.components().any(|part| part.as_os_str() == "blobs") => 0o1444,
                 _ => 0o660,
             };
             assert_eq!(mode(&path), wanted, "{}", path.display());

@@ -66,7 +66,7 @@ pub(crate) fn harm(before: &Listing, after: &Listing) -> Vec<String> {
         let part = name.starts_with(".layerstore/parts/sha256-");
         parts += if part { *length } else { 0 };
         let hex = digest.trim_start_matches("sha256:");
-        let blob = *name == format!("blobs/sha256/{hex}") && mode & 0o7777 == 0o444;
+        let blob = *name == format!("blobs/sha256/{hex}") && mode & 0o7777 == 0o1444;
         let host = name.starts_with(HOSTS) && *length <= MAX_HOST;
         // A folder, or the hashes of a blob that is there.
         let outboard = name

@@ -125,11 +125,11 @@ class _Look:
             for blob in layout.listing(self.at(f"blobs/{name}")):
                 is_blob = layout.is_digest(f"{name}:{blob}")
                 is_others = f"{name}:{blob}" in self.expected.others
-                modes = (0o444, 0o644) if is_others else (0o444,)
+                modes = (layout.OWN_BLOB, *layout.BLOBS_OF_OTHERS) if is_others else (layout.OWN_BLOB,)
                 self.name(f"blobs/{name}", blob, is_blob, temporary=True, modes=modes)
         for name in layout.listing(self.at(".layerstore/parts")):
             is_part = layout.part_digest(name) is not None
-            modes = (0o600, 0o444) if name.endswith(".part") else (0o600,)
+            modes = (0o600, layout.OWN_BLOB) if name.endswith(".part") else (0o600,)
             self.name(".layerstore/parts", name, is_part, temporary=True, modes=modes)
             self.report.parts += name.endswith(".part")
         for name in layout.listing(self.at(".layerstore/leases")):
@@ -217,7 +217,7 @@ class _Look:
         a copy of its own has taken its place."""
         for it in layout.reached(self.root, digest) & self.expected.others.keys():
             found = layout.look(layout.blob_path(self.root, it))
-            if found is not None and stat.S_IMODE(found.st_mode) & 0o222:
+            if found is not None and stat.S_IMODE(found.st_mode) != layout.OWN_BLOB:
                 self.report.add("others", f"{it} of {whose} is still the file of another tool")
 
     # --- Refs, leases, blobs that were put ---

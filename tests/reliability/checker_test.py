@@ -85,7 +85,7 @@ class Case(unittest.TestCase):
         os.chmod(path, 0o644)
         with open(path, "r+b") as file:
             file.write(data)
-        os.chmod(path, 0o444)
+        os.chmod(path, layout.OWN_BLOB)
 
     def a_layer(self, root):
         return json.loads(self.images.blobs[root["digest"]])["layers"][0]["digest"]
@@ -182,7 +182,7 @@ class Blobs(Case):
 
     def test_a_blob_that_no_ref_needs_is_hashed_too(self):
         blank = self.at("blobs/sha256/" + "0" * 64)
-        samples.write(blank, b"", 0o444)
+        samples.write(blank, b"", layout.OWN_BLOB)
         self.reports("blob")
 
     def test_an_empty_and_a_cut_blob(self):
@@ -421,9 +421,9 @@ class Copy(Case):
 
     def test_what_lies_in_quarantine(self):
         for name in (self.put.replace(":", "-"), "index.json-" + "0" * 32, "refs-" + "0" * 32):
-            samples.write(self.at(".layerstore/quarantine/" + name), b"", 0o444)
+            samples.write(self.at(".layerstore/quarantine/" + name), b"", layout.OWN_BLOB)
         self.assertEqual(self.problems(), [])
-        samples.write(self.at(".layerstore/quarantine/x"), b"", 0o444)
+        samples.write(self.at(".layerstore/quarantine/x"), b"", layout.OWN_BLOB)
         self.reports("stray", "quarantine/x")
 
 

@@ -10,6 +10,7 @@ find have to be found by N of them as well. Prints which by which, and how many.
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import disks  # noqa: E402
+import layout  # noqa: E402
 import samples  # noqa: E402
 import trace as traces  # noqa: E402
 import trace_rules  # noqa: E402
@@ -118,7 +120,7 @@ class Scene:
         os.unlink(os.path.join(root, "index.json"))
         self.flip(root, images["app:v1"])
         yield run("repair", *mend)[0]
-        samples.write(os.path.join(root, "blobs/sha256", "0" * 64), b"not its bytes", 0o444)
+        samples.write(os.path.join(root, "blobs/sha256", "0" * 64), b"not its bytes", layout.OWN_BLOB)
         yield run("quarantine", *mend)[0]
         quietly("rm", image, "third:v1")
         # Of a process that has ended.
@@ -134,8 +136,8 @@ class Scene:
     def as_of_others(self, root):
         """As if another tool had written the blobs."""
         for folder, _, names in os.walk(os.path.join(root, "blobs")):
-            for name in names:
-                os.chmod(os.path.join(folder, name), 0o644)
+            for name, mode in zip(sorted(names), itertools.cycle(layout.BLOBS_OF_OTHERS)):
+                os.chmod(os.path.join(folder, name), mode)
 
     def flip(self, root, image):
         """As if the disk had changed a byte of a layer."""
@@ -144,7 +146,7 @@ class Scene:
         os.unlink(path)
         data = bytearray(self.server.images.blobs[largest])
         data[100_000] ^= 1
-        samples.write(path, bytes(data), 0o444)
+        samples.write(path, bytes(data), layout.OWN_BLOB)
 
     def break_off(self, root, image):
         """As if a pull had been killed in the middle of a layer."""

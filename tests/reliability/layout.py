@@ -13,6 +13,10 @@ HEX = {"sha256": 64, "sha512": 128, "blake3": 64}
 LOCKS = ("gc", "turn", "gate", "index", "space")
 REF_NAME = "org.opencontainers.image.ref.name"
 PINNED = "layerstore.pinned"
+# The mode of a blob that the store has synced, as docs/format.md has it; any other is another tool's.
+OWN_BLOB = 0o1444
+# Those that skopeo, umoci and oras give.
+BLOBS_OF_OTHERS = (0o644, 0o600, 0o444)
 # The OCI image specification and Docker's: what leads to other documents, and what to blobs.
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",

@@ -8,7 +8,7 @@ import os
 import random
 import zlib
 
-from layout import INDEXES, LOCKS, MANIFESTS, PINNED, REF_NAME
+from layout import INDEXES, LOCKS, MANIFESTS, OWN_BLOB, PINNED, REF_NAME
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -147,7 +147,7 @@ def set_refs(root, refs, pinned=(), others=()):
     write(os.path.join(root, "index.json"), json.dumps(value).encode(), 0o644)
 
 
-def add_blobs(root, images, digests, mode=0o444):
+def add_blobs(root, images, digests, mode=OWN_BLOB):
     for digest in digests:
         path = os.path.join(root, "blobs", digest.replace(":", "/"))
         write(path, images.blobs[digest], mode)

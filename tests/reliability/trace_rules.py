@@ -24,6 +24,8 @@ UNSYNCED = (
     "parts", "leases", "trash", "hosts", "outboard", "suspect", "origins", "quarantine", "used",
 )
 BLOB = re.compile(r"(.*)/blobs/(sha256|sha512|blake3)/([0-9a-f]{64,128})")
+# A mode as strace shows it, of a blob that this program has synced.
+OWN_BLOB = ("S_ISVTX|", "444")
 # Not the line of a holder, who may be called so.
 PIN = re.compile("(blob|tree) (sha256|sha512|blake3):([0-9a-f]+)")
 
@@ -300,12 +302,12 @@ def index_synced(trace):
 
 
 def bytes_of_others_promised(trace):
-    """A blob that another program wrote, as its write bits say, is replaced before anything promises
-    it, and is not synced itself: should that fail, the next sync of the same file would succeed."""
+    """A blob that another program wrote, as its mode says, is replaced before anything promises it,
+    and is not synced itself: should that fail, the next sync of the same file would succeed."""
     seen = {}
     for look in trace.of("newfstatat"):
-        mode = re.search(r"S_IFREG\|0(\d+)", look.text)
-        if in_blobs(look.path) and mode and int(mode.group(1), 8) & 0o222:
+        mode = re.search(r"S_IFREG\|(S_ISVTX\|)?0(\d+)", look.text)
+        if in_blobs(look.path) and mode and mode.groups() != OWN_BLOB:
             seen.setdefault(look.path, look)
     if not seen:
         yield "no blob of another program was looked at"

@@ -24,7 +24,7 @@ SHUT = f"flock(9<{LOCKS}/gate>, LOCK_EX|LOCK_NB) = 0"
 OPEN = f"close(9<{LOCKS}/gate>) = 0"
 LEASES = "getdents64(10</s/.layerstore/leases>, 0x5 /* 3 entries */, 32768) = 104"
 PIN = f'write(6</s/.layerstore/leases/{"1" * 32}>, "blob sha256:{HEX} 12345678\\n", 86) = 86'
-LOOK = f'newfstatat(8</s/blobs/sha256>, "{HEX}", {{st_mode=S_IFREG|0444, st_size=3, ...}}, 0) = 0'
+LOOK = f'newfstatat(8</s/blobs/sha256>, "{HEX}", {{st_mode=S_IFREG|S_ISVTX|0444, st_size=3, ...}}, 0) = 0'
 LOCK = f"flock(11<{LOCKS}/index>, LOCK_EX|LOCK_NB) = 0"
 UNLOCK = f"close(11<{LOCKS}/index>) = 0"
 INDEX = 'renameat(4</s>, ".new-2", 4</s>, "index.json") = 0'
@@ -146,6 +146,8 @@ class Rules(unittest.TestCase):
             ((look, index), 1),
             ((look,), 1),
             ((look.replace("0644", "0444"), index), 1),
+            ((look.replace("0644", "S_ISVTX|0444"), index), 1),
+            ((look.replace("0644", "S_ISVTX|0644"), index), 1),
         ):
             self.assertEqual(len(list(rule(trace(*lines, END)))), count, lines)
 

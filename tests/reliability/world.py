@@ -1,6 +1,7 @@
 """What the harnesses that disturb one operation have in common: for each operation a store of its own
 that was written by hand, and what has to hold afterwards."""
 
+import itertools
 import json
 import os
 import shutil
@@ -103,12 +104,13 @@ class World:
                 self.cap = str(self.room_for(root, it))
 
     def prepare_others(self, root, book, name, descriptor, loose):
-        """What skopeo leaves: blobs with mode 0644, which it did not sync. What is there it keeps."""
+        """What other tools leave, which they did not sync. What is there they keep."""
         wanted = self.images.closure(descriptor)
         blobs = wanted | {digest: len(self.images.blobs[digest]) for digest in loose}
         for digest in layout.blobs(root).keys() & blobs.keys():
             del blobs[digest]
-        samples.add_blobs(root, self.images, blobs, 0o644)
+        for blob, mode in zip(sorted(blobs), itertools.cycle(layout.BLOBS_OF_OTHERS)):
+            samples.add_blobs(root, self.images, [blob], mode)
         digest = descriptor["digest"]
         book.acknowledged("other", ref=name, digest=digest, wanted=wanted, blobs=blobs)
 
@@ -136,7 +138,7 @@ class World:
             with open(path, "rb") as file:
                 data = file.read()
             os.unlink(path)
-            samples.write(path, change(data), 0o444)
+            samples.write(path, change(data), layout.OWN_BLOB)
 
     def prepare_extra(self, root, book):
         """Leases, and what a collection has to remove."""
@@ -149,8 +151,8 @@ class World:
         for n in range(3):
             data = GARBAGE + bytes([n])
             name = samples.digest_of(data).partition(":")[2]
-            samples.write(os.path.join(root, "blobs/sha256", name), data, 0o444)
-        samples.write(os.path.join(root, ".layerstore/trash/x"), GARBAGE, 0o444)
+            samples.write(os.path.join(root, "blobs/sha256", name), data, layout.OWN_BLOB)
+        samples.write(os.path.join(root, ".layerstore/trash/x"), GARBAGE, layout.OWN_BLOB)
         old = os.path.join(root, ".layerstore/parts", "sha256-" + "1" * 64)
         for kind in ("part", "state", "lock"):
             samples.write(f"{old}.{kind}", b"", 0o600)

@@ -116,7 +116,7 @@ fn a_part_that_cannot_be_copied_begins_anew() {
     let pinned = lease.pin_one(digest, bytes.len() as u64).unwrap();
     let path = store.root().join(format!(".layerstore/parts/sha256-{}.part", digest.hex()));
     std::fs::write(&path, &bytes[..7 * MIB]).unwrap();
-    set_mode(&path, 0o444);
+    set_mode(&path, 0o1444);
     std::fs::write(disk.path().join("filler"), vec![0; 3 * MIB]).unwrap();
     let Claim::Held(mut part) = store.claim(&pinned).unwrap() else { panic!("not held") };
     assert!(part.is_empty());

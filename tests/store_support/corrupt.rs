@@ -97,7 +97,7 @@ fn change(path: &Path, change: impl FnOnce(&File)) {
     let mode = std::fs::metadata(path).unwrap().permissions().mode();
     set_mode(path, 0o600);
     change(&File::options().read(true).write(true).open(path).unwrap());
-    set_mode(path, mode & 0o777);
+    set_mode(path, mode & 0o7777);
 }
 
 pub fn flip(path: &Path, at: usize, bit: usize) {

@@ -283,7 +283,7 @@ impl Look<'_> {
         self.permissions(path, meta);
     }
 
-    /// Blobs of our own have mode 0444. Those that another tool put there have the owner's right
+    /// Nobody may write to blobs of our own. Those that another tool put there have the owner's right
     /// to write as well, which harms nobody else. In a shared store anybody may have made anything,
     /// and those may write to it who may write to its root.
     fn permissions(&mut self, path: &str, meta: &Meta) {
