@@ -29,13 +29,15 @@ def registry(folder, data, rate=None):
         subprocess.run([TOOL, "stop", folder], check=True)
 
 
-def pull_command(bench, root, image, *options):
-    return [bench.store, "--root", root, "-q", *options, "pull", "--plain-http", image]
+def pull_command(bench, root, image, *options, authority=None):
+    """`authority`: the file with the one who has signed the server's certificate, if it speaks TLS."""
+    trust = ["--ca-file", authority] if authority else ["--plain-http"]
+    return [bench.store, "--root", root, "-q", *options, "pull", *trust, image]
 
 
-def skopeo_command(root, image):
-    return ["skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false",
-            f"docker://{image}", f"oci:{root}:it"]
+def skopeo_command(root, image, authority=None):
+    trust = f"--src-cert-dir={authority.parent}" if authority else "--src-tls-verify=false"
+    return ["skopeo", "copy", "-q", "--insecure-policy", trust, f"docker://{image}", f"oci:{root}:it"]
 
 
 def ctr(bench, image):
@@ -61,10 +63,11 @@ def ctr(bench, image):
         daemon.wait()
 
 
-def read_and_discard(address, repository, digests):
-    urls = [f"http://{address}/v2/{repository}/blobs/{digest}" for digest in digests]
+def read_and_discard(address, repository, digests, authority=None):
+    scheme, trust = ("https", ["--cacert", authority]) if authority else ("http", [])
+    urls = [f"{scheme}://{address}/v2/{repository}/blobs/{digest}" for digest in digests]
     words = [word for url in urls for word in ("-o", "/dev/null", url)]
-    return timed(["curl", "-fsZ", "--parallel-max", "6", *words], stderr=subprocess.DEVNULL)
+    return timed(["curl", "-fsZ", "--parallel-max", "6", *trust, *words], stderr=subprocess.DEVNULL)
 
 
 def blobs_of(layout):
@@ -83,14 +86,17 @@ def verify_digests(layout):
                 sys.exit(f"{layout}: the content of {file.name} is another")
 
 
-def compared(bench, address, repository, rounds, with_ctr=False, keep=False):
+def compared(bench, address, repository, rounds, with_ctr=False, keep=False, authority=None):
     """Store, skopeo, and a client that discards, each into a new folder; all bytes are compared.
 
     `keep`: what was pulled is removed after the last round. ext4 does not use an inode again for some
     time, and looks for others: where hundreds were removed a moment ago, to make files is slow."""
     image = f"{address}/{repository}:v1"
     first = bench.folder / "first"
-    calls = durable.traced(pull_command(bench, first, image), bench.folder / "trace")
+    def ours(root, *options):
+        return pull_command(bench, root, image, *options, authority=authority)
+
+    calls = durable.traced(ours(first), bench.folder / "trace")
     blobs = blobs_of(first)
     verify_digests(first)
     if wrong := durable.complaint(calls, blobs):
@@ -115,14 +121,14 @@ def compared(bench, address, repository, rounds, with_ctr=False, keep=False):
                 shutil.rmtree(root)
 
     contenders = {
-        "store": lambda root: timed(pull_command(bench, root, image)),
-        "skopeo": lambda root: timed(skopeo_command(root, image)),
-        "curl, discarding": lambda _: read_and_discard(address, repository, urls),
+        "store": lambda root: timed(ours(root)),
+        "skopeo": lambda root: timed(skopeo_command(root, image, authority)),
+        "curl, discarding": lambda _: read_and_discard(address, repository, urls, authority),
     }
     if with_ctr:
         contenders["ctr content fetch"] = lambda _: ctr(bench, image)
-        contenders["store, no group hashes"] = lambda root: timed(
-            pull_command(bench, root, image, "--group-hashes", "off"))
+    if with_ctr or authority:
+        contenders["store, no group hashes"] = lambda root: timed(ours(root, "--group-hashes", "off"))
     return in_turn(rounds, contenders, prepare, verify), blobs
 
 

@@ -28,7 +28,7 @@ http {{
     sendfile on;
     tcp_nopush on;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         location = /v2/ {{ return 200 '{{}}'; }}
         location /v2/image/blobs/ {{
             alias {blobs}/;
@@ -38,6 +38,11 @@ http {{
     }}
 }}
 """
+# What follows the port.
+TLS = """ ssl;
+        ssl_protocols TLSv1.3;
+        ssl_certificate {folder}/it.pem;
+        ssl_certificate_key {folder}/it.key"""
 DOCUMENT = """
         location = /v2/image/manifests/{name} {{
             alias {blobs}/{digest};
@@ -56,9 +61,40 @@ def sendfile(bench):
             f"{sendfile.__doc__}\n\n{table(results)}\n", results)
 
 
+def tls(bench):
+    """The same image from nginx over TLS, as registries are reached, which neither a kernel nor a network
+    card encrypts here: of the two processors the server takes what it encrypts with."""
+    folder = bench.folder / "tls"
+    folder.mkdir()
+    authority = certified(folder)
+    with server(bench, folder) as address:
+        results, blobs = pulls.compared(bench, address, "image", bench.rounds(7), authority=authority)
+    size = sum(blobs.values()) / 1e6
+    return (f"## Over TLS: {len(blobs)} blobs, {size:.0f} MB\n\n{tls.__doc__}\n\n{table(results)}\n", results)
+
+
+def certified(folder):
+    """A server's certificate and key, `it.pem` and `it.key`; the file of who has signed it, alone in a
+    folder."""
+    authority = folder / "trusted/authority.crt"
+    authority.parent.mkdir()
+
+    def request(name, *more):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                        "-nodes", "-days", "2", "-subj", f"/CN={name}", *more],
+                       check=True, stderr=subprocess.DEVNULL)
+
+    request("authority", "-keyout", folder / "authority.key", "-out", authority)
+    request("127.0.0.1", "-keyout", folder / "it.key", "-out", folder / "it.pem",
+            "-CA", authority, "-CAkey", folder / "authority.key",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+    return authority
+
+
 @contextlib.contextmanager
-def server(bench):
-    """Serves the image of the benchmarks as `image:v1`; its address."""
+def server(bench, certificate=None):
+    """Serves the image of the benchmarks as `image:v1`; its address. With TLS if there is a folder with
+    a certificate."""
     folder = bench.folder / "sendfile"
     blobs = folder / "blobs"
     blobs.mkdir(parents=True)
@@ -73,7 +109,7 @@ def server(bench):
     config = folder / "nginx.conf"
     config.write_text(CONFIG.format(
         user="user root;" if os.geteuid() == 0 else "", folder=folder, port=port, blobs=blobs,
-        documents=documents))
+        documents=documents, tls=TLS.format(folder=certificate) if certificate else ""))
     process = subprocess.Popen(["nginx", "-e", folder / "nginx.log", "-c", config])
     try:
         wait_for(port, process)

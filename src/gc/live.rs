@@ -7,7 +7,7 @@ const RECENT: usize = 64 * 1024;
 /// About how many sorted prefixes share their first bits: as many as lie in two lines of a cache.
 const TOGETHER: usize = 16;
 
-/// A set of digests in 8 bytes each: what must not be removed.
+/// A set of digests in nine bytes each: what must not be removed.
 ///
 /// It holds 64-bit prefixes. Two digests may share one; then garbage is taken to be live, never the
 /// other way round, so the set must not be asked in order to skip work that keeps blobs alive.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::open::open_beneath;
-use super::{Dir, LockMode, sync};
+use super::{Dir, LockMode, lock, sync};
 use crate::error::{IoContext, Result};
 
 /// What temporary names begin with, where a file cannot be written without one. The collector
@@ -80,11 +80,7 @@ impl Aside {
         if super::planted::takes_lock(self.file(), &self.path()) {
             return Ok(());
         }
-        let locked = match mode {
-            LockMode::Shared => fs2::FileExt::try_lock_shared(self.file()),
-            LockMode::Exclusive => fs2::FileExt::try_lock_exclusive(self.file()),
-        };
-        locked.context("lock", self.path())
+        lock::lock_now(self.file(), mode).context("lock", self.path())
     }
 
     /// Sets the mode, whatever the umask.

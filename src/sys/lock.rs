@@ -114,29 +114,37 @@ fn open(dir: &Dir, name: &str) -> Result<File> {
 
 // The standard library has methods of the same names as fs2's, hence the calls by path.
 fn lock(file: &File, mode: LockMode) -> io::Result<()> {
-    loop {
-        let result = match mode {
-            LockMode::Shared => FileExt::lock_shared(file),
-            LockMode::Exclusive => FileExt::lock_exclusive(file),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
+    uninterrupted(|| match mode {
+        LockMode::Shared => FileExt::lock_shared(file),
+        LockMode::Exclusive => FileExt::lock_exclusive(file),
+    })
 }
 
 fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
-    let result = match mode {
-        LockMode::Shared => FileExt::try_lock_shared(file),
-        LockMode::Exclusive => FileExt::try_lock_exclusive(file),
-    };
-    match result {
+    match lock_now(file, mode) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
             Ok(false)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Takes the lock, or fails where others have it.
+pub(super) fn lock_now(file: &File, mode: LockMode) -> io::Result<()> {
+    uninterrupted(|| match mode {
+        LockMode::Shared => FileExt::try_lock_shared(file),
+        LockMode::Exclusive => FileExt::try_lock_exclusive(file),
+    })
+}
+
+/// A signal that comes meanwhile is no answer.
+fn uninterrupted(call: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -63,9 +63,11 @@ class Report:
         self.problems.append(f"{kind}: {message}")
 
 
-def check(root, expected=None, *, busy=False, second_readers=False, now=None):
+def check(root, expected=None, *, strict=None, busy=False, second_readers=False, now=None):
     """Checks a store at rest. `expected` is what `ledger.expected` says, or the path of a ledger;
-    without one, only what holds for every store is looked at."""
+    without one, only what holds for every store is looked at. `strict`: whether it names all refs and
+    leases that may be there, as such a one does."""
+    strict = expected is not None if strict is None else strict
     now = time.time() if now is None else now
     if isinstance(expected, (str, os.PathLike)):
         expected = ledgers.expected(ledgers.read(expected), now)
@@ -77,8 +79,8 @@ def check(root, expected=None, *, busy=False, second_readers=False, now=None):
     look.versions()
     look.names()
     look.blobs()
-    look.refs(strict=expected is not None)
-    look.leases(strict=expected is not None, now=now)
+    look.refs(strict)
+    look.leases(strict, now=now)
     look.puts()
     look.notes()
     if not busy:
@@ -167,6 +169,7 @@ class _Look:
     # --- Blobs ---
 
     def blobs(self):
+        cut = self.expected.cut is not None
         for digest, size in layout.blobs(self.root).items():
             path = layout.blob_path(self.root, digest)
             found = layout.look(path)
@@ -179,6 +182,8 @@ class _Look:
                 continue
             if actual is None:
                 self.report.notes.append(f"{digest} was not hashed: hashlib has no {algorithm}")
+            elif actual != name and cut and digest in self.expected.unsynced and layout.is_of_others(found):
+                continue
             elif actual != name:
                 message = f"the name {digest} stands for {size} bytes of {algorithm}:{actual}"
                 self.report.add("blob", message)
@@ -217,7 +222,7 @@ class _Look:
         a copy of its own has taken its place."""
         for it in layout.reached(self.root, digest) & self.expected.others.keys():
             found = layout.look(layout.blob_path(self.root, it))
-            if found is not None and stat.S_IMODE(found.st_mode) != layout.OWN_BLOB:
+            if found is not None and layout.is_of_others(found):
                 self.report.add("others", f"{it} of {whose} is still the file of another tool")
 
     # --- Refs, leases, blobs that were put ---

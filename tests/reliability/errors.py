@@ -62,6 +62,8 @@ EXITS = {0, 1, 3, 6, 7, 8, 10, 11}
 # Whoever cannot write for want of space says so by this code, wherever space is what is asked for.
 ASK_FOR_SPACE = {"create", "write", "pwrite64", "pwritev", "fallocate", "mkdirat", "linkat", "renameat"}
 NO_SPACE = 8
+# Who is interrupted in these, or told of a part only, goes on with the rest.
+GO_ON = {"read", "pread64", "write", "pwrite64", "writev", "pwritev", "flock"}
 # What is synced by more processes than the one that made it.
 FOLDERS = ("locks", "leases", "parts", "trash", "quarantine", "hosts")
 # What must have been met, or the harness does not see what the store does: files are made, opened to be
@@ -74,7 +76,7 @@ LASTING += tuple(f".layerstore/{it}" for it in FOLDERS)
 def main():
     given = harness.options(__doc__.split("\n", maxsplit=1)[0], "injections", 300)
     chance = random.Random(given.seed)
-    logs = harness.baselines(given)
+    logs = harness.baselines(given, damaged=True)
     every = []
     for name, log in logs.items():
         counts = {}
@@ -115,7 +117,9 @@ def inject(world, point):
         _, log = world.operate(it, call, number, errno.EIO, "kill")
         if not log.hit or log.status != 128 + 9:
             return Outcome(False, name)
-        problems = [f"at once: {text}" for text in world.check()] + world.left_behind(1)
+        # What began with damage may still have it.
+        problems = [] if it.damaged else [f"at once: {text}" for text in world.check()]
+        problems += world.left_behind(1)
         # A directory cannot be written anew, and whoever wrote index.json had synced it before: that
         # which was there, and that which came in its place.
         lasting = world.inodes(LASTING)
@@ -128,7 +132,9 @@ def inject(world, point):
         done, log = world.operate(it, call, number, action)
         if not log.hit:
             return Outcome(False, name)
-        problems = said_well(done, call, error) + synced_once(log.calls)
+        # A repair goes on with the next blob, in the same folders, and ends as what it could not mend.
+        lasting = world.inodes(LASTING) if it.damaged else ()
+        problems = said_well(done, call, error, it.damaged) + synced_once(log.calls, lasting)
         # But what it could not remove.
         problems += world.left_behind(call in ("unlink", "unlinkat"))
     problems += world.aftermath(it)
@@ -141,7 +147,7 @@ def inject(world, point):
     return Outcome(True, title, problems, error, call)
 
 
-def said_well(done, call, error):
+def said_well(done, call, error, is_repair=False):
     """How the command ended, and what it said."""
     text = done.stderr.decode("utf-8", "replace")
     problems = []
@@ -153,8 +159,10 @@ def said_well(done, call, error):
     # A check that finds damage says so in its report.
     if done.returncode != 0 and not is_said and not (done.returncode == 3 and done.stdout):
         problems.append(f"it ended with {done.returncode} and said no error: {text[-300:]}")
+    if (error == "short" or error == "EINTR" and call in GO_ON) and done.returncode:
+        problems.append(f"{error} at {call} is no error, and it ended with {done.returncode}: {text[-300:]}")
     full = error in FULL and call in ASK_FOR_SPACE
-    if full and done.returncode not in (0, NO_SPACE):
+    if full and done.returncode not in (0, NO_SPACE) and not is_repair:
         problems.append(f"without space it ended with {done.returncode}: {text[-300:]}")
     return problems
 

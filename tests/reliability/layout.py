@@ -54,6 +54,11 @@ def hash_file(path, algorithm):
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def is_whole(root, digest):
+    algorithm, _, name = digest.partition(":")
+    return hash_file(blob_path(root, digest), algorithm) == name
+
+
 def listing(folder):
     """Names in a folder, sorted; none where there is no folder."""
     try:
@@ -352,6 +357,11 @@ def is_flocked(path):
         except BlockingIOError:
             return True
     return False
+
+
+def is_of_others(found):
+    """Whether another tool wrote a blob."""
+    return stat.S_IMODE(found.st_mode) != OWN_BLOB
 
 
 def is_regular(found):

@@ -13,6 +13,7 @@ One JSON object a line, appended with one write, so several processes may share 
 | --- | --- |
 | pull, tag | ref, digest; wanted: {digest: size} of every blob that has to be there afterwards |
 | other | as pull, of an image that another tool wrote and named; blobs: {digest: size} of all it wrote |
+| foreign | blobs: {digest: size} that another tool wrote, and neither synced nor named |
 | rm, pin, unpin | ref |
 | touch | digest: what the ref stands for |
 | config | key, value |
@@ -131,6 +132,8 @@ class Expected:
     # Blobs that another tool wrote: sizes. For each ref that it named: what it stood for then.
     others: dict = field(default_factory=dict)
     named_by_others: dict = field(default_factory=dict)
+    # Those of the blobs that a power cut may have left with other bytes, until the store names them.
+    unsynced: set = field(default_factory=set)
     # Leases that are there: their trees. Those that may be: ids. How many of an unknown id may be.
     leases: dict = field(default_factory=dict)
     maybe_leases: set = field(default_factory=set)
@@ -157,6 +160,10 @@ def expected(operations, now=None, cut=None):
     now = time.time() if now is None else now
     result = Expected(cut=cut)
     _refs(operations, result)
+    for it in operations:
+        if it.op == "foreign":
+            result.others.update(it.what["blobs"])
+            result.unsynced.update(it.what["blobs"])
     _leases(operations, result, now)
     _puts(operations, result, now)
     _notes(operations, result)

@@ -61,7 +61,7 @@ if command == {when!r}:
 """
 # What another tool wrote stays its file.
 FOREIGN = (
-    'foreign = [it for it in glob.glob(root + "/blobs/sha256/*") if os.stat(it).st_mode & 0o200]'
+    'foreign = [it for it in glob.glob(root + "/blobs/sha256/*") if os.stat(it).st_mode & 0o7777 != 0o1444]'
 )
 LEFT = "[os.chmod(it, 0o644) for it in foreign if os.path.exists(it)]"
 UNLINKS = '[os.unlink(it) for it in glob.glob(private + "/parts/*")]'

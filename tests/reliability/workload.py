@@ -1,6 +1,7 @@
 """What is under way when the power goes: pulls, tags, removals, pins, uses, collections, puts and
 leases, at random and several at a time, each noted in a ledger."""
 
+import contextlib
 import json
 import os
 import random
@@ -87,6 +88,30 @@ class Client:
         arguments = ["tag", self.name(image), target]
         return self.noted("tag", arguments, ref=target, digest=digest, wanted=wanted)
 
+    def write_as_other(self, image, choice):
+        """As another tool, writes what is missing of an image, and syncs nothing. What is there it leaves."""
+        blobs = self.wanted(self.server.images.images[image])
+        name = self.ledger.begin("foreign", blobs=blobs)
+        aside = f"{self.root}-other-{threading.get_ident()}"
+        try:
+            for digest in blobs:
+                samples.write(aside, self.server.images.blobs[digest], choice.choice(layout.BLOBS_OF_OTHERS))
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, layout.blob_path(self.root, digest))
+                os.unlink(aside)
+        except OSError as error:
+            # There is no store yet, or the disk is gone.
+            self.ledger.failed(name, said=str(error))
+        else:
+            self.ledger.done(name)
+
+    def tag_digest(self, image, target):
+        """Names what another tool may have written."""
+        root = self.server.images.images[image]
+        target = self.name(target)
+        digest, wanted = root["digest"], self.wanted(root)
+        return self.noted("tag", ["tag", digest, target], ref=target, digest=digest, wanted=wanted)
+
     def remove(self, image):
         return self.noted("rm", ["rm", self.name(image)], ref=self.name(image))
 
@@ -155,8 +180,8 @@ def step(client, choice):
     """One operation at random."""
     image = choice.choice(IMAGES)
     operation = choice.choices(
-        ("pull", "tag", "rm", "put", "gc", "lease", "unlease", "touch", "pin", "unpin"),
-        (8, 4, 3, 3, 2, 2, 1, 2, 2, 2),
+        ("pull", "tag", "rm", "put", "gc", "lease", "unlease", "touch", "pin", "unpin", "other"),
+        (8, 4, 3, 3, 2, 2, 1, 2, 2, 2, 5),
     )[0]
     if operation == "pull":
         client.pull(image)
@@ -174,6 +199,10 @@ def step(client, choice):
         client.remove_lease()
     elif operation == "touch":
         client.touch(image)
+    elif operation == "other":
+        client.write_as_other(image, choice)
+        name = choice.choice((client.tag_digest, client.tag_digest, client.pull, client.add_lease))
+        name(*((image, choice.choice(TAGS)) if name == client.tag_digest else (image,)))
     elif operation == "pin":
         client.pin(choice.choice(IMAGES + TAGS))
     else:
@@ -253,16 +282,17 @@ def operations_of(marks):
 def aftermath(client, operations, image, cut):
     """What is wrong with a store after a cut, at that time: at once, for other tools too, after the next
     pull, after a collection. `client` notes nothing of what is done here. An empty list, if nothing is."""
-    root = client.root
+    root, expected = client.root, ledgers.expected(operations, cut=cut)
     if os.path.isdir(root):
-        problems = checker.check(root, ledgers.expected(operations, cut=cut)).problems
+        problems = checker.check(root, expected).problems
         problems += OTHERS.look(root)
     else:
         problems = ["lost: the whole store"] if any(it.is_done for it in operations) else []
     problems += next_pull(client, image)
     if problems:
         return problems
-    problems = ["after the next pull: " + it for it in checker.check(root).problems]
+    left = ledgers.Expected(cut=cut, others=expected.others, unsynced=expected.unsynced)
+    problems = ["after the next pull: " + it for it in checker.check(root, left, strict=False).problems]
     alive = layout.live(root, 0)
     done = client.run("gc", "--grace=0s")
     if done.returncode:
@@ -272,13 +302,16 @@ def aftermath(client, operations, image, cut):
 
 def next_pull(client, image):
     """It needs no repair, and brings nothing that is there. What power took from a part is found
-    out at its end, so that a blob of which there was a part may come once more, as a whole."""
+    out at its end, so that a blob of which there was a part may come once more, as a whole; and so may
+    what another tool left there with other bytes."""
     root, server = client.root, client.server
     wanted = client.wanted(server.images.images[image])
     allowed = layout.missing_bytes(root, wanted)
     there = layout.blobs(root)
     for digest, size in wanted.items():
         if there.get(digest) != size and layout.part_bytes(root, digest):
+            allowed += size
+        elif there.get(digest) == size and not layout.is_whole(root, digest):
             allowed += size
     server.reset()
     done = client.run(*client.pull_arguments(image))

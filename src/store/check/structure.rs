@@ -283,8 +283,8 @@ impl Look<'_> {
         self.permissions(path, meta);
     }
 
-    /// Nobody may write to blobs of our own. Those that another tool put there have the owner's right
-    /// to write as well, which harms nobody else. In a shared store anybody may have made anything,
+    /// Nobody may write to blobs of our own. To those that another tool put there their owner may, which
+    /// harms nobody else. In a shared store anybody may have made anything,
     /// and those may write to it who may write to its root.
     fn permissions(&mut self, path: &str, meta: &Meta) {
         let (user, share) = (current_user(), self.layout.root.share());
