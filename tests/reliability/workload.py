@@ -294,10 +294,19 @@ def aftermath(client, operations, image, cut):
     left = ledgers.Expected(cut=cut, others=expected.others, unsynced=expected.unsynced)
     problems = ["after the next pull: " + it for it in checker.check(root, left, strict=False).problems]
     alive = layout.live(root, 0)
+    for path in temporaries(root):
+        os.utime(path, (1, 1))
     done = client.run("gc", "--grace=0s")
     if done.returncode:
         return problems + [f"gc: exit code {done.returncode}: {done.stderr.decode()[-300:]}"]
+    problems += [f"kept: {path}" for path in temporaries(root)]
     return problems + checker.after_collection(root, alive)
+
+
+def temporaries(root):
+    """What was being written when the power went. A collection removes it after a day."""
+    walk = ((folder, name) for folder, _, names in os.walk(root) for name in names)
+    return [os.path.join(folder, name) for folder, name in walk if name.startswith(".new-")]
 
 
 def next_pull(client, image):
