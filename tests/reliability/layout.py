@@ -315,8 +315,10 @@ def part_bytes(root, digest):
 
 
 def missing_bytes(root, wanted):
-    """How much of these blobs, {digest: size}, still has to come."""
-    there = blobs(root)
+    """How much of these blobs, {digest: size}, still has to come. One that was marked, as its bytes are
+    wrong or the disk does not give them, counts as missing."""
+    there, marks = blobs(root), listing(os.path.join(root, ".layerstore/suspect"))
+    there = {digest: size for digest, size in there.items() if digest.replace(":", "-") not in marks}
     lacking = (it for it in wanted.items() if there.get(it[0]) != it[1])
     return sum(max(0, size - part_bytes(root, digest)) for digest, size in lacking)
 
