@@ -14,8 +14,8 @@ const TOGETHER: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Live {
     sorted: Vec<u64>,
-    /// Where those of the same first bits begin in `sorted`, and where the last end. Halving a million
-    /// again and again waits twenty times for memory, and hashes lie evenly: this is once or twice.
+    /// Where those of the same first bits begin in `sorted`, and where the last end. To halve a million
+    /// again and again waits twenty times for memory; hashes lie evenly, so this waits once or twice.
     starts: Vec<usize>,
     recent: HashSet<u64>,
 }

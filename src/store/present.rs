@@ -11,7 +11,7 @@ use crate::sys::{self, Dir, Meta};
 /// The mode of a blob: nobody writes to it, and the sticky bit, which means nothing on a file, says who
 /// made it. Others give their blobs mode 0444 as well, unsynced.
 pub(crate) const BLOB_MODE: u32 = 0o1444;
-/// What no file of another program has: the sticky bit without a right to write.
+/// The bits that say so: the sticky one, and the rights to write.
 const MARKS: u32 = 0o1222;
 /// Bytes are compared in pieces of this size.
 const PIECE: u64 = 256 * 1024;

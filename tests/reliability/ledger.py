@@ -13,7 +13,7 @@ One JSON object a line, appended with one write, so several processes may share 
 | --- | --- |
 | pull, tag | ref, digest; wanted: {digest: size} of every blob that has to be there afterwards |
 | other | as pull, of an image that another tool wrote and named; blobs: {digest: size} of all it wrote |
-| foreign | blobs: {digest: size} that another tool wrote, and neither synced nor named |
+| loose | blobs: {digest: size} that another tool wrote, and neither synced nor named |
 | rm, pin, unpin | ref |
 | touch | digest: what the ref stands for |
 | config | key, value |
@@ -161,7 +161,7 @@ def expected(operations, now=None, cut=None):
     result = Expected(cut=cut)
     _refs(operations, result)
     for it in operations:
-        if it.op == "foreign":
+        if it.op == "loose":
             result.others.update(it.what["blobs"])
             result.unsynced.update(it.what["blobs"])
     _leases(operations, result, now)

@@ -81,17 +81,18 @@ class Client:
         ]
         return self.server.images.closure(root, without=others)
 
-    def tag(self, image, target):
+    def tag(self, image, target, by_digest=False):
+        """By its digest an image can be named that nothing has named yet."""
         root = self.server.images.images[image]
         target = self.name(target)
         digest, wanted = root["digest"], self.wanted(root)
-        arguments = ["tag", self.name(image), target]
+        arguments = ["tag", digest if by_digest else self.name(image), target]
         return self.noted("tag", arguments, ref=target, digest=digest, wanted=wanted)
 
     def write_as_other(self, image, choice):
         """As another tool, writes what is missing of an image, and syncs nothing. What is there it leaves."""
         blobs = self.wanted(self.server.images.images[image])
-        name = self.ledger.begin("foreign", blobs=blobs)
+        name = self.ledger.begin("loose", blobs=blobs)
         aside = f"{self.root}-other-{threading.get_ident()}"
         try:
             for digest in blobs:
@@ -104,13 +105,6 @@ class Client:
             self.ledger.failed(name, said=str(error))
         else:
             self.ledger.done(name)
-
-    def tag_digest(self, image, target):
-        """Names what another tool may have written."""
-        root = self.server.images.images[image]
-        target = self.name(target)
-        digest, wanted = root["digest"], self.wanted(root)
-        return self.noted("tag", ["tag", digest, target], ref=target, digest=digest, wanted=wanted)
 
     def remove(self, image):
         return self.noted("rm", ["rm", self.name(image)], ref=self.name(image))
@@ -201,8 +195,13 @@ def step(client, choice):
         client.touch(image)
     elif operation == "other":
         client.write_as_other(image, choice)
-        name = choice.choice((client.tag_digest, client.tag_digest, client.pull, client.add_lease))
-        name(*((image, choice.choice(TAGS)) if name == client.tag_digest else (image,)))
+        then = choice.choice(("tag", "tag", "pull", "lease"))
+        if then == "tag":
+            client.tag(image, choice.choice(TAGS), by_digest=True)
+        elif then == "pull":
+            client.pull(image)
+        else:
+            client.add_lease(image)
     elif operation == "pin":
         client.pin(choice.choice(IMAGES + TAGS))
     else:

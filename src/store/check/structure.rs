@@ -283,9 +283,9 @@ impl Look<'_> {
         self.permissions(path, meta);
     }
 
-    /// Nobody may write to blobs of our own. To those that another tool put there their owner may, which
-    /// harms nobody else. In a shared store anybody may have made anything,
-    /// and those may write to it who may write to its root.
+    /// Nobody may write to blobs of our own. To those that another tool put there their owner may,
+    /// which harms nobody else. In a shared store anybody may have made anything, and those may
+    /// write to it who may write to its root.
     fn permissions(&mut self, path: &str, meta: &Meta) {
         let (user, share) = (current_user(), self.layout.root.share());
         let others = !Share::of(meta.mode).is_within(share);
