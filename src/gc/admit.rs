@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DroppedImage, GcOptions, Goal, collect_for};
+use super::{DroppedImage, GcOptions, Goal, RoomReport, collect_for};
 use crate::error::{Cap, Error, Kept, Result, Room};
 use crate::oci::Digest;
 use crate::store::space::{self, Needs};
 use crate::store::{BlobStore, Lease, SpaceLimits, config};
+use crate::sys::SAY_AFTER;
 
 /// How long the end of another collection is waited for, where one is needed here.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -155,19 +156,7 @@ impl Asked<'_> {
         }
         let (needed, rooms) = (self.all(), self.needs.rooms);
         let goal = Goal { limits: self.limits, needed, rooms, or_nothing: true };
-        let begun = Instant::now();
-        let (room, outcome) = loop {
-            match collect_for(self.store, &GcOptions::default(), &goal) {
-                Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {}
-                Ok((room, Err(Error::Locked { .. }))) if begun.elapsed() < PATIENCE => {
-                    dropped.extend(room.dropped);
-                }
-                collected => break collected?,
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        };
-        dropped.extend(room.dropped);
-        outcome?;
+        let room = collect_in_turn(self.store, &goal, dropped)?;
         // What others write between two looks is counted twice. Where room was found, look again.
         let looks = if room.over > 0 { 1 } else { LOOKS };
         let mut fits = false;
@@ -207,5 +196,34 @@ impl Asked<'_> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Collects for a goal, as soon as no other collection is in the way.
+fn collect_in_turn(
+    store: &BlobStore,
+    goal: &Goal,
+    dropped: &mut Vec<DroppedImage>,
+) -> Result<RoomReport> {
+    let begun = Instant::now();
+    let mut said = false;
+    loop {
+        let collected = collect_for(store, &GcOptions::default(), goal);
+        let collected = collected.and_then(|(mut room, outcome)| {
+            dropped.append(&mut room.dropped);
+            outcome.map(|()| room)
+        });
+        let Err(Error::Locked { what, path, holder, .. }) = collected else {
+            return collected;
+        };
+        let waited = begun.elapsed();
+        if waited >= PATIENCE {
+            return Err(Error::Locked { what, path, holder, waited });
+        }
+        if !said && waited >= SAY_AFTER {
+            tracing::warn!(path = %path.display(), holder, "waiting for {what}");
+            said = true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

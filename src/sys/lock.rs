@@ -10,7 +10,7 @@ use super::{Dir, Meta};
 use crate::error::{Error, IoContext, Result};
 
 /// After how long a wait the log says who is waited for.
-const SAY_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const SAY_AFTER: Duration = Duration::from_secs(10);
 
 /// How a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

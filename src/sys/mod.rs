@@ -24,7 +24,7 @@ pub(crate) use aside::Aside;
 pub(crate) use config::{list_config, read_config};
 pub(crate) use dir::{Dir, Meta, Share};
 pub(crate) use filesystem::{Filesystem, current_user};
-pub(crate) use lock::{Lock, LockMode};
+pub(crate) use lock::{Lock, LockMode, SAY_AFTER};
 pub(crate) use map::Map;
 #[cfg(planted_faults)]
 pub(crate) use planted::omits_look;

@@ -126,7 +126,7 @@ fn after(step: Next) {
         // What fails here is missing, as it was meant to be.
         match operation {
             Delayed::Sync(fd) => {
-                let _ = rustix::fs::fsync(fd);
+                let _ = rustix::fs::fsync(&fd).and_then(|()| rustix::fs::fstat(&fd));
             }
             Delayed::Lock(fd) => {
                 let _ = rustix::fs::flock(fd, rustix::fs::FlockOperation::LockExclusive);

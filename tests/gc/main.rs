@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod images;
+#[path = "../store_support/waiters.rs"]
+mod waiters;
 
 mod leases;
 mod marking;

@@ -12,6 +12,7 @@ use layerstore::{BlobStore, ConfigKey, Descriptor, Error, ErrorKind, Lease, Spac
 use crate::images::{
     Image, assert_holds, image, image_about, index, is_there, private, put, set_age, store,
 };
+use crate::waiters::wait_for_a_waiter;
 
 const MIB: u64 = 1024 * 1024;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -395,16 +396,4 @@ fn second_name(store: &BlobStore, image: &Image) {
         "annotations": {"org.opencontainers.image.ref.name": "second:1"},
     }));
     std::fs::write(&index, value.to_string()).unwrap();
-}
-
-/// Until somebody waits for the lock on a file, as /proc/locks shows it.
-fn wait_for_a_waiter(path: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
-    let begun = SystemTime::now();
-    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&inode);
-    while !std::fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
-        assert!(begun.elapsed().unwrap() < MINUTE, "nobody waits for {}", path.display());
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

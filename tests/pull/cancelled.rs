@@ -11,6 +11,7 @@ use super::repair::{check, path, repair};
 use super::*;
 use crate::corrupt::flip;
 use crate::support::{Action, Fault, images};
+use crate::waiters::is_awaited;
 
 /// Polls what is begun so many times, and drops it; whether it had ended by then. When this returns, the
 /// threads that it had given work to have ended too.
@@ -52,9 +53,11 @@ fn assert_nothing_held(world: &World, parts: usize) {
 
 /// The same, whatever the blobs have in them.
 fn assert_nothing_left(world: &World, parts: usize) {
-    for folder in ["locks", "parts"] {
-        for name in world.names_in(&format!(".layerstore/{folder}")) {
-            let path = world.store.root().join(".layerstore").join(folder).join(name);
+    for folder in ["locks", "parts", "hosts", "origins"] {
+        let folder = world.store.root().join(".layerstore").join(folder);
+        // Some are made when they are needed.
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
             let file = File::open(&path).unwrap();
             file.try_lock_exclusive().unwrap_or_else(|error| panic!("{path:?}: {error}"));
         }
@@ -177,6 +180,37 @@ fn at_every_point_of_a_repair_that_cannot_have_a_blob() {
     };
     let points = drop_repairs(damage, heal);
     assert!(points > 10, "{points}");
+}
+
+/// What it waits for is had by a thread, which lets it go again.
+#[test]
+fn while_it_waits_for_a_lock() {
+    for lock in ["space", "index", "turn", "gate"] {
+        let world = World::new();
+        let image = images::synthetic(&[1000, 50_000]);
+        world.registry.push("demo", "1", &image);
+        let path = world.store.root().join(".layerstore/locks").join(lock);
+        let held = File::open(&path).unwrap();
+        held.lock_exclusive().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (puller, reference) = (world.puller(), world.reference("demo:1"));
+            let mut pull = pin!(puller.pull(&reference));
+            while !is_awaited(&path) {
+                let tick = tokio::time::sleep(Duration::from_millis(5));
+                tokio::select! {
+                    result = &mut pull => panic!("{lock}: it ended: {result:?}"),
+                    () = tick => {}
+                }
+            }
+        });
+        drop(held);
+        drop(runtime);
+        assert_nothing_held(&world, image.layers.len() + 1);
+        world.pull("demo:1").unwrap();
+        world.assert_has("demo:1", &image);
+        world.assert_tidy(0);
+    }
 }
 
 #[test]

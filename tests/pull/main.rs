@@ -5,6 +5,8 @@
 mod corrupt;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../store_support/waiters.rs"]
+mod waiters;
 
 mod artifacts;
 mod cancelled;

@@ -6,6 +6,7 @@ use super::repair::{check, path, repair};
 use super::*;
 use crate::corrupt::flip;
 use crate::support::{Action, Fault, images};
+use crate::waiters::wait_for_a_waiter;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -251,20 +252,6 @@ fn what_was_dropped_is_told_by_a_pull_that_fails() {
     assert!(matches!(error, Error::UnreadableRoot { .. }), "{error}");
     let told = |event: &Event| matches!(event, Event::Dropped { names, .. } if names.len() == 1);
     assert!(events.lock().unwrap().iter().any(told));
-}
-
-/// Until somebody waits for the lock on a file, as /proc/locks shows it.
-fn wait_for_a_waiter(path: &std::path::Path) {
-    use std::os::unix::fs::MetadataExt;
-    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
-    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&inode);
-    for _ in 0..60_000 {
-        if std::fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("nobody waits for {}", path.display());
 }
 
 /// The size that was noted is an upper bound: what is gone since is found out before anything is dropped.

@@ -27,11 +27,12 @@ ERRORS = {
     "openat2": ("EIO", "EMFILE", "EINTR"),
     "write": (*FULL, "EIO", "EINTR", "short"),
     "pwrite64": (*FULL, "EIO", "EINTR", "short"),
-    "writev": (*FULL, "EIO", "EINTR"),
+    "writev": (*FULL, "EIO", "EINTR", "short"),
     "pwritev": (*FULL, "EIO", "EINTR", "short"),
     "copy_file_range": (*FULL, "EIO"),
     "read": ("EIO", "EINTR", "short"),
     "pread64": ("EIO", "EINTR", "short"),
+    "preadv": ("EIO", "EINTR", "short"),
     "fsync": (*FULL, "EIO", "EINTR", "EROFS", KILLED),
     "fdatasync": (*FULL, "EIO", "EINTR", "EROFS"),
     "syncfs": (*FULL, "EIO"),
@@ -56,6 +57,17 @@ ERRORS = {
     "statfs": ("EIO", "EINTR"),
     "fstatfs": ("EIO", "EINTR"),
     "close": (*FULL, "EIO", "EINTR"),
+    "duplicate": ("EMFILE",),
+    "socket": ("EMFILE",),
+    "socketpair": ("EMFILE",),
+    "epoll_create1": ("EMFILE",),
+    "eventfd2": ("EMFILE",),
+    "connect": ("EINTR",),
+    "send": ("EINTR", "short"),
+    "receive": ("EINTR", "short"),
+    "epoll_wait": ("EINTR",),
+    "futex_wait": ("EINTR",),
+    "clock_nanosleep": ("EINTR",),
 }
 # docs/cli.md: what may come of an error of the local system.
 EXITS = {0, 1, 3, 6, 7, 8, 10, 11}
@@ -63,12 +75,18 @@ EXITS = {0, 1, 3, 6, 7, 8, 10, 11}
 ASK_FOR_SPACE = {"create", "write", "pwrite64", "pwritev", "fallocate", "mkdirat", "linkat", "renameat"}
 NO_SPACE = 8
 # Who is interrupted in these, or told of a part only, goes on with the rest.
-GO_ON = {"read", "pread64", "write", "pwrite64", "writev", "pwritev", "flock"}
+GO_ON = {
+    "read", "pread64", "preadv", "write", "pwrite64", "writev", "pwritev", "flock", "connect", "send",
+    "receive", "epoll_wait", "futex_wait", "clock_nanosleep",
+}  # fmt: skip
 # What is synced by more processes than the one that made it.
 FOLDERS = ("locks", "leases", "parts", "trash", "quarantine", "hosts")
 # What must have been met, or the harness does not see what the store does: files are made, opened to be
-# written, written, synced and named.
-EXPECTED = ("create", "open_to_write", "openat2", "pwrite64", "fsync", "linkat", "renameat")
+# written, written, synced and named, descriptors are doubled, and a registry is asked.
+EXPECTED = (
+    "create", "open_to_write", "openat2", "pwrite64", "fsync", "linkat", "renameat", "duplicate", "socket",
+    "connect", "send", "receive",
+)  # fmt: skip
 LASTING = ("", "index.json", "blobs", "blobs/sha256", ".layerstore")
 LASTING += tuple(f".layerstore/{it}" for it in FOLDERS)
 

@@ -30,8 +30,6 @@ BLOCK = 4096
 NUMBER = re.compile(r"[0-9] (bytes )?are (missing|free)")
 # Where a few bytes of the store's own, or a manifest, do not fit, the system call that fails says no number.
 SMALL = re.compile(r"cannot [a-z ]+ (?!\S+\.part:)/\S+: no space left;")
-# After how many of them other tools read the store too.
-READ_EVERY = 4
 
 
 class Disk:
@@ -84,7 +82,6 @@ def main():
         there = None
         try:
             there = world.World(given.store, disk.path, given.books)
-            there.readers.every = READ_EVERY
             names = [name for name, it in there.scenarios.items() if it.exists and not it.damaged]
             points = [(name, left) for left in LEVELS for name in names]
             chance.shuffle(points)

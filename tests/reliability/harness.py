@@ -88,12 +88,11 @@ def _start(given):
 
 def _work(task):
     function, point = task
-    readers = _world.readers = Readers(every=_world.readers.every, skipped=_world.readers.skipped)
     try:
         outcome = function(_world, point)
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
         outcome = Outcome(True, str(point), [f"{type(error).__name__}: {error}"])
-    outcome.readings, outcome.misread = readers.runs, readers.faults
+    outcome.read = _world.readers.taken()
     return outcome
 
 
@@ -104,8 +103,8 @@ class Outcome:
     def __init__(self, hit, title, problems=(), kind=None, call=None):
         self.hit, self.title, self.problems = hit, title, list(problems)
         self.kind, self.call = kind, call
-        # How often other tools read the store meanwhile, and what they found.
-        self.readings, self.misread = 0, 0
+        # What other tools read of it meanwhile (`Readers.taken`).
+        self.read = (0, 0, 0)
 
 
 def baselines(given, damaged=False):
@@ -150,8 +149,7 @@ def run(given, function, points, more, what, total, due=()):
                 for outcome in pool.imap_unordered(_work, [(function, it) for it in batch], 8):
                     met += outcome.hit
                     missed += not outcome.hit
-                    readers.runs += outcome.readings
-                    readers.faults += outcome.misread
+                    readers.add(outcome.read)
                     if outcome.hit:
                         kinds[outcome.kind] += 1
                         calls[outcome.call] += 1

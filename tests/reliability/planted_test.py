@@ -206,16 +206,20 @@ class Planted(unittest.TestCase):
         change = PINS.format(when="tag", name="copy", more={}).replace(
             'it["annotations"].pop("layerstore.pinned", None)', 'it["mediaType"] = "text/plain"'
         )
+        others = readers.Readers()
         for command, count in ((self.store, 0), (self.wrap("", change), 1)):
             there = self.world(command)
-            there.readers.every = 1
+            there.readers = others
             it = there.scenarios["tag"]
             there.renew(it)
             there.start(it)
             Planted.planted += count
-            problems = there.check() + there.readers.look(there.root)
+            problems = there.check() + others.look(there.root)
             self.assertTrue(all(it.startswith("reader: ") for it in problems), problems)
-            self.assertEqual((there.readers.runs, bool(problems)), (1, bool(count)), problems)
+            self.assertEqual((others.stores, others.runs, bool(problems)), (1, 1, bool(count)), problems)
+            # One that was found good is not read again, and one that was not is.
+            others.look(there.root)
+            self.assertEqual(others.taken()[:2], (2, 1 + count))
             Planted.caught += count
 
     def test_files_that_are_left_behind(self):

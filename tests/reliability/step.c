@@ -5,8 +5,10 @@
  *
  * Counted are the calls of all threads together, from the first that concerns DIR on. `--call any`
  * counts every call, whatever it concerns; `--call NAME` those of one name that concern DIR, where an
- * `openat` or `openat2` that may make a file is called `create`, and one that opens a file to write it
- * `open_to_write`. The N-th of them is disturbed: the process is killed before it is done, or it fails
+ * `openat` or `openat2` that may make a file is called `create`, one that opens a file to write it
+ * `open_to_write`, an `fcntl` that makes a descriptor `duplicate`, and a `futex` that waits `futex_wait`. What
+ * goes through a socket is `send` or `receive`; that, and what names no file, concerns DIR once DIR was named.
+ * The N-th of them is disturbed: the process is killed before it is done, or it fails
  * with ERRNO (a number) and is not done (but `close` is), or it is done for half as many bytes. With
  * `--then kill` the process is killed when the call has failed, before it can do anything about it.
  *
@@ -23,6 +25,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -40,8 +43,9 @@
 #error "step knows the registers of x86-64 only"
 #endif
 
-/* Where a call names its file: an open descriptor, a path, or a name below a directory's descriptor. */
-enum { BY_FD, BY_PATH, BY_NAME, BY_NEW_NAME };
+/* Where a call names its file: an open descriptor, a path, or a name below a directory's descriptor; or
+ * that it names none. */
+enum { BY_FD, BY_PATH, BY_NAME, BY_NEW_NAME, BY_NOTHING };
 
 static const struct {
     long number;
@@ -53,7 +57,11 @@ static const struct {
     {SYS_write, "write", BY_FD},
     {SYS_pwrite64, "pwrite64", BY_FD},
     {SYS_writev, "writev", BY_FD},
+    {SYS_preadv, "preadv", BY_FD},
     {SYS_pwritev, "pwritev", BY_FD},
+    {SYS_recvfrom, "recvfrom", BY_FD},
+    {SYS_sendto, "sendto", BY_FD},
+    {SYS_connect, "connect", BY_FD},
     {SYS_copy_file_range, "copy_file_range", BY_FD},
     {SYS_fsync, "fsync", BY_FD},
     {SYS_fdatasync, "fdatasync", BY_FD},
@@ -83,6 +91,13 @@ static const struct {
     {SYS_statfs, "statfs", BY_PATH},
     {SYS_chmod, "chmod", BY_PATH},
     {SYS_unlink, "unlink", BY_PATH},
+    {SYS_socket, "socket", BY_NOTHING},
+    {SYS_socketpair, "socketpair", BY_NOTHING},
+    {SYS_epoll_create1, "epoll_create1", BY_NOTHING},
+    {SYS_epoll_wait, "epoll_wait", BY_NOTHING},
+    {SYS_eventfd2, "eventfd2", BY_NOTHING},
+    {SYS_clock_nanosleep, "clock_nanosleep", BY_NOTHING},
+    {SYS_futex, "futex", BY_NOTHING},
 };
 
 static const char *under, *wanted;
@@ -196,8 +211,8 @@ static void poke(pid_t id, size_t offset, long value) {
     if (ptrace(PTRACE_POKEUSER, id, offset, value) != 0) fail("ptrace");
 }
 
-/* Has half of the first piece written, and nothing else. */
-static int shorten_pieces(struct thread *it, const __uint64_t *args) {
+/* Has half of the first piece read or written by the call for one, and nothing else. */
+static int shorten_pieces(struct thread *it, const __uint64_t *args, long number) {
     char file[64];
     struct iovec piece;
     snprintf(file, sizeof file, "/proc/%d/mem", it->id);
@@ -206,8 +221,8 @@ static int shorten_pieces(struct thread *it, const __uint64_t *args) {
     ssize_t got = pread(fd, &piece, sizeof piece, (off_t)args[1]);
     close(fd);
     if (got != sizeof piece || piece.iov_len < 2) return 0;
-    /* The place in the file is the fourth argument of both calls. */
-    poke(it->id, offsetof(struct user_regs_struct, orig_rax), SYS_pwrite64);
+    /* The place in the file, where one is given, is the fourth argument of both calls. */
+    poke(it->id, offsetof(struct user_regs_struct, orig_rax), number);
     poke(it->id, offsetof(struct user_regs_struct, rsi), (long)piece.iov_base);
     poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(piece.iov_len / 2));
     return 1;
@@ -222,6 +237,27 @@ static const char *title_of_open(pid_t id, long number, const __uint64_t *args, 
     return (flags & O_ACCMODE) == O_RDONLY || (flags & O_PATH) ? name : "open_to_write";
 }
 
+/* What a call that names no file is called, or one on a socket; `title` if it is no special one. */
+static const char *title_of_other(long number, const __uint64_t *args, int is_socket, const char *title) {
+    int futex = (int)args[1] & FUTEX_CMD_MASK;
+    switch (number) {
+    case SYS_fcntl:
+        return args[1] == F_DUPFD || args[1] == F_DUPFD_CLOEXEC ? "duplicate" : title;
+    /* One that wakes others is never interrupted. */
+    case SYS_futex:
+        return futex == FUTEX_WAIT || futex == FUTEX_WAIT_BITSET ? "futex_wait" : title;
+    case SYS_read:
+    case SYS_recvfrom:
+        return is_socket ? "receive" : title;
+    case SYS_write:
+    case SYS_writev:
+    case SYS_sendto:
+        return is_socket ? "send" : title;
+    default:
+        return title;
+    }
+}
+
 static void disturb(struct thread *it, long number, const struct __ptrace_syscall_info *call) {
     hit = 1;
     switch (action) {
@@ -230,7 +266,11 @@ static void disturb(struct thread *it, long number, const struct __ptrace_syscal
         break;
     case SHORT:
         if (number == SYS_pwritev)
-            hit = shorten_pieces(it, call->entry.args);
+            hit = shorten_pieces(it, call->entry.args, SYS_pwrite64);
+        else if (number == SYS_preadv)
+            hit = shorten_pieces(it, call->entry.args, SYS_pread64);
+        else if (number == SYS_writev)
+            hit = shorten_pieces(it, call->entry.args, SYS_write);
         else if (call->entry.args[2] > 1)
             poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(call->entry.args[2] / 2));
         else
@@ -252,13 +292,16 @@ static void enter(struct thread *it, const struct __ptrace_syscall_info *call) {
     char name[4096] = "";
     const char *title = NULL;
     unsigned long inode = 0;
+    int is_other = 0;
     it->disturbed = it->logged = 0;
     it->path[0] = 0;
     for (size_t n = 0; n < sizeof calls / sizeof *calls; n++) {
         if (calls[n].number != number) continue;
         title = calls[n].name;
         int fd = (int)args[0];
-        if (calls[n].how == BY_PATH) {
+        if (calls[n].how == BY_NOTHING) {
+            is_other = 1;
+        } else if (calls[n].how == BY_PATH) {
             read_text(it->id, args[0], name, sizeof name);
             resolve(it->id, AT_FDCWD, name, it->path, sizeof it->path);
         } else if (calls[n].how == BY_FD) {
@@ -277,7 +320,10 @@ static void enter(struct thread *it, const struct __ptrace_syscall_info *call) {
     }
     if (number == SYS_openat || number == SYS_openat2)
         title = title_of_open(it->id, number, args, title);
+    int is_socket = strncmp(it->path, "socket:", strlen("socket:")) == 0;
+    if (title) title = title_of_other(number, args, is_socket, title);
     int concerns = title && strncmp(it->path, under, strlen(under)) == 0;
+    concerns = concerns || (begun && (is_other || is_socket));
     begun = begun || concerns;
     if (!begun) return;
     int counts = strcmp(wanted, "any") == 0 || (concerns && strcmp(wanted, title) == 0);

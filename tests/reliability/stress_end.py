@@ -1,15 +1,11 @@
-"""What is looked at when a run has ended, and the waits that are looked at beside it."""
+"""What is looked at when a run has ended."""
 
-import fcntl
 import os
-import subprocess
 
 import checker
 import ledger as ledgers
 import layout
 import readers
-from stress_actors import DEADLINE
-from stress_registry import Pull
 
 
 def check_end(run):
@@ -29,7 +25,7 @@ def check_end(run):
 
 
 def read_by_others(run):
-    others = readers.Readers(every=1)
+    others = readers.Readers()
     for problem in others.look(run.root):
         run.report(f"at the end: {problem}")
     print(others.line(), flush=True)
@@ -56,30 +52,3 @@ def collect(run):
     leases = layout.listing(os.path.join(run.root, ".layerstore/leases"))
     if leases:
         run.report(f"after the last collection there are leases: {leases}")
-
-
-def check_wait(run, root, lock, said, patience=DEADLINE):
-    """A lock that stays held: the wait says for whom after 10 seconds, and ends after two minutes
-    with an error that says it too. In a store of its own, beside the others."""
-    subprocess.run([run.command, "--root", root, "init"], check=True, capture_output=True)
-    run.registry.tags[f"wait{lock}/image", "v1"] = run.content.images[1]
-    with open(os.path.join(root, ".layerstore/locks", lock), "r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        name = f"{run.registry.address}/wait{lock}/image:v1"
-        run.registry.pulls[f"wait{lock}"] = Pull("wait", elsewhere=True)
-        try:
-            ended = subprocess.run(
-                [run.command, "--root", root, "pull", "--plain-http", name], env=run.environment,
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=patience)
-        except subprocess.TimeoutExpired:
-            return run.report(f"with {lock} held, pull does not end")
-    lines = ended.stderr.decode().splitlines()
-    holder = f"process {os.getpid()}"
-    waits = [line for line in lines if "waiting for" in line]
-    if ended.returncode != 11:
-        run.report(f"with {lock} held, pull ended with {ended.returncode}: {lines}")
-    elif not (waits and said in waits[0] and holder in waits[0]):
-        run.report(f"with {lock} held, pull did not say what it waits for: {lines}")
-    elif holder not in lines[-1]:
-        run.report(f"with {lock} held, the error does not name the holder: {lines}")
-    return run.count("waits ended")

@@ -1,6 +1,7 @@
 """Things that do harm on purpose: each is what a store with one fault would do, and the stress has
 to notice it."""
 
+import http.client
 import os
 import shlex
 import socket
@@ -8,7 +9,6 @@ import threading
 import time
 
 from stress_actors import Overtaker
-from stress_end import check_wait
 from stress_registry import Pull
 
 
@@ -100,6 +100,24 @@ class Doubler(Plant):
             connection.recv(1)
 
 
+class Repeater(Plant):
+    """Fetches a blob that is not there twice."""
+
+    pause = 1.0
+    noticed = "was sent to this process before"
+
+    def harm(self):
+        registry = self.shared.registry
+        image = self.shared.content.lone_image(int(time.monotonic() * 1000))
+        blob = next(digest for digest in image.closure if digest in registry.content.blobs)
+        registry.pulls["wtwice"] = Pull("wtwice")
+        connection = http.client.HTTPConnection(registry.address)
+        for _ in range(2):
+            connection.request("GET", f"/v2/wtwice/image/blobs/{blob}")
+            connection.getresponse().read()
+        connection.close()
+
+
 class Truncator(Plant):
     """Cuts a blob to which no name leads any more, which somebody may have open."""
 
@@ -128,25 +146,6 @@ class ShortReader(Plant):
 
     def harm(self):
         """What is read is harm enough."""
-
-
-class Hanging(Plant):
-    """A pull that waits for a lock and does not end; the others do not know of it."""
-
-    noticed = "pull does not end"
-    instead = '*"/wait-turn pull "*) exec sleep 1000 ;;'
-
-    def run(self):
-        self.shared.counts["waits ended"] = 0
-        root = os.path.join(os.path.dirname(self.shared.root), "wait-turn")
-        check_wait(self.shared, root, "turn", "its turn at the gate", patience=10)
-
-
-class Silent(Hanging):
-    """One that gives up at once, and names nobody."""
-
-    noticed = "did not say what it waits for"
-    instead = '*"/wait-turn pull "*) echo error: locked >&2; exit 11 ;;'
 
 
 class NotOvertaken(Plant):
@@ -197,10 +196,9 @@ PLANTS = {
     "a collector without leases": Collector,
     "parts of the killed are forgotten": Forgetter,
     "a blob is fetched again": Doubler,
+    "a process fetches a blob twice": Repeater,
     "a blob is cut that somebody reads": Truncator,
     "a reader does not get all": ShortReader,
-    "a wait does not end": Hanging,
-    "a wait says nothing": Silent,
     "a holder that has stopped is not overtaken": NotOvertaken,
     "a holder is not waited for": NotWaitedFor,
 }

@@ -5,7 +5,7 @@ Its images have a repository for each worker, and a worker runs one pull at a ti
 repository of a request tells the process. At the moment at which a request for a blob comes in:
 
 1. the blob is not in the store: what is there never travels again;
-2. no other process that is alive has asked for it: one process downloads, others wait;
+2. no process that is alive has asked for it, this one included: one downloads, others wait;
 3. it asks for the bytes from the end of the part on: what a killed process left is continued;
 4. the part has all that a process had written when it was stopped and killed.
 
@@ -173,9 +173,11 @@ class Registry:
                 wrong = "is in the store"
             elif others:
                 wrong = "was sent to another process, which is alive"
-            elif not again and start != part:
+            elif again:
+                wrong = "was sent to this process before"
+            elif start != part:
                 wrong = f"is asked for from byte {start}, and its part has {part}"
-            elif not again and start < floor:
+            elif start < floor:
                 wrong = f"is asked for from byte {start}, and a killed process had left {floor}"
             self.counts["requests for blobs"] += 1
             self.counts["requests that resume"] += start > 0

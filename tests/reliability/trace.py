@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 CALLS = (
     "open,openat,openat2,read,pread64,write,writev,pwrite64,pwritev,ftruncate,fchmod,fsync,fdatasync,flock,"
-    "close,getdents64,renameat,renameat2,linkat,unlinkat,mkdirat,newfstatat,access,exit_group"
+    "close,getdents64,renameat,renameat2,linkat,unlinkat,mkdirat,fstat,newfstatat,access,exit_group"
 )
 LINE = re.compile(r"(\d+) +(.*)")
 RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)")
@@ -34,8 +34,9 @@ class Call:
     source: str = ""
     text: str = ""
     result: int = 0
-    # The number of the open file that it is about, where one is given.
+    # The number of the open file that it is about, where one is given, and who made the call.
     fd: str = ""
+    thread: str = ""
 
 
 @dataclass
@@ -105,18 +106,18 @@ def read(path):
                 trace.end = place
             call = CALL.match(rest)
             if call:
-                understand(trace, files, begin, place, *call.groups())
+                understand(trace, files, begin, place, thread, *call.groups())
     trace.calls.sort(key=lambda it: it.begin)
     if trace.exit_code is None:
         raise ValueError(f"{path} does not show how its process ended")
     return trace
 
 
-def understand(trace, files, begin, end, name, arguments, result, opened):
+def understand(trace, files, begin, end, thread, name, arguments, result, opened):
     # Who asks for more care opens the same file.
     name = "openat" if name == "openat2" else name
     add = lambda **more: trace.calls.append(  # noqa: E731
-        Call(name, begin, end, result=int(result), **more)
+        Call(name, begin, end, result=int(result), thread=thread, **more)
     )
     on_fd = re.match(FD, arguments)
     if name == "access" and arguments.startswith('"planted '):

@@ -14,6 +14,7 @@ import trace_rules  # noqa: E402
 HEX = "ab" * 32
 READ = 'openat(4</s>, "index.json", O_RDONLY) = 5</s/index.json>'
 SYNC = "fsync(5</s/index.json>) = 0"
+STATUS = "fstat(5</s/index.json>, {st_mode=S_IFREG|0644, st_size=3, ...}) = 0"
 SYNC_ROOT = "fsync(4</s>) = 0"
 REAP = f'unlinkat(7</s/.layerstore/leases>, "{"1" * 32}", 0) = 0'
 REMOVE = f'unlinkat(8</s/blobs/sha256>, "{HEX}", 0) = 0'
@@ -42,8 +43,10 @@ class Rules(unittest.TestCase):
         return trace_rules.broken(operation, trace(*lines))
 
     def collected(self, *lines):
-        """What a collection breaks that has shut the gate and looked at the leases before."""
-        return self.broken("gc", SHUT, LEASES, *lines)
+        """What a collection breaks that has shut the gate and looked at the leases before, but for the
+        status after each sync, which has a test of its own."""
+        found = self.broken("gc", SHUT, LEASES, *lines)
+        return [it for it in found if not it.startswith("status_after_sync: ")]
 
     def count(self, rule, *lines):
         return len(list(rule(trace(*lines, END))))
@@ -72,6 +75,21 @@ class Rules(unittest.TestCase):
     def test_nothing_done_proves_nothing(self):
         for operation in ("init", "pull", "put", "lease-add", "lease-rm", "gc", "logout", "library"):
             self.assertNotEqual(self.broken(operation, END), [], operation)
+
+    def test_the_status_after_a_sync(self):
+        rule = trace_rules.status_after_sync
+        other = STATUS.replace("5<", "6<")
+        for lines, count in (
+            ((SYNC, STATUS), 0),
+            ((SYNC,), 1),
+            ((STATUS, SYNC), 1),
+            ((SYNC, other, STATUS), 1),
+            ((SYNC, "8 " + other, STATUS), 0),
+            ((SYNC, "8 " + STATUS), 1),
+            ((SYNC, INDEX, STATUS), 1),
+            ((SYNC, STATUS, SYNC_ROOT), 1),
+        ):
+            self.assertEqual(self.count(rule, *lines), count, lines)
 
     def test_pins_and_looks_inside_the_gate(self):
         rule = trace_rules.pinned_inside_the_gate

@@ -164,8 +164,7 @@ class Client:
             self.noted("lease-rm", ["lease", "rm", lease], lease=lease)
 
 
-# Other tools read one in five of the stores, which is several in each round.
-OTHERS = Readers(every=5)
+OTHERS = Readers()
 IMAGES = ("base:v1", "app:v1", "app:v2", "multi:v1", "other:v1")
 TAGS = ("tag:one", "tag:two", "tag:three")
 

@@ -233,8 +233,8 @@ class World:
         if it.op != "pull":
             problems += self.pull("app:v1")
         problems += self.collect()
-        problems += [f"in the end: {text}" for text in self.check()]
-        return problems
+        in_the_end = self.check() + self.readers.look(self.root)
+        return problems + [f"in the end: {text}" for text in in_the_end]
 
     def check(self):
         return checker.check(self.root, self.book).problems

@@ -22,6 +22,7 @@ mod output;
 mod progress;
 mod registries;
 mod root;
+mod runtime;
 mod values;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::registries;
+use crate::runtime;
 
 /// What a name stands for.
 #[derive(Serialize)]
@@ -33,7 +34,7 @@ pub(super) fn run(args: &RemoteDigest, out: &mut Output) -> Outcome {
     let registry = pull::registry(settings, files, std::slice::from_ref(&image), *plain_http)?;
     let platform = platform.clone().map(PlatformChoice::One);
     let found = digest_of(&registry, &image, platform.as_ref(), RetryPolicy::default());
-    let Descriptor { digest, media_type, size, .. } = pull::runtime()?.block_on(found)?;
+    let Descriptor { digest, media_type, size, .. } = runtime::start()?.block_on(found)?;
     out.report(&Found { name: image.to_string(), digest, media_type, size })?;
     Ok(Exit::Ok)
 }

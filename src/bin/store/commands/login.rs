@@ -6,19 +6,19 @@ use layerstore::fetch::{AuthFiles, Credentials, Keeper, LoginKey, Secret};
 use serde::Serialize;
 
 use super::Outcome;
-use super::pull::{Signals, cannot_start, runtime};
 use crate::args::{Login, Logout};
 use crate::credentials::{self, Unseen};
 use crate::exit::{Exit, Failure};
 use crate::output::{Messages, Output, Report};
 use crate::registries;
+use crate::runtime::{self, Signals};
 
 /// Asks, checks and keeps.
 pub(super) fn login(args: Login, out: &mut Output) -> Outcome {
-    let runtime = runtime()?;
+    let runtime = runtime::start()?;
     let messages = out.messages();
     let work = async {
-        let mut signals = Signals::new().map_err(cannot_start)?;
+        let mut signals = Signals::new()?;
         tokio::select! {
             exit = signals.next() => Ok(Err(exit)),
             done = log_in(&args, &messages) => done.map(Ok),
@@ -95,7 +95,7 @@ async fn line() -> io::Result<String> {
 /// Forgets.
 pub(super) fn logout(args: &Logout, out: &mut Output) -> Outcome {
     let files = credentials::auth_files(&args.file);
-    let runtime = runtime()?;
+    let runtime = runtime::start()?;
     let (erased, left) = runtime.block_on(async {
         match &args.registry {
             Some(key) => {

@@ -1,19 +1,13 @@
 //! `store pull`.
 
-use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use layerstore::fetch::{
     AuthFiles, HttpRegistry, PullPolicy, Pulled, Puller, Referrers, RegistrySettings,
 };
 use layerstore::oci::PlatformChoice;
-use layerstore::{BlobStore, Error, Reference};
+use layerstore::{BlobStore, Reference};
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Outcome, Place};
 use crate::args::{Policy, Progress, Pull};
@@ -22,10 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::progress::PullProgress;
 use crate::registries;
-
-/// How long threads that write to the disk, or wait for a lock, may take to end after a signal or an
-/// error. What they are cut off in is what a kill could cut them off in.
-pub(super) const LAST_WRITES: Duration = Duration::from_millis(500);
+use crate::runtime::{self, LAST_WRITES, Signals};
 
 pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Output) -> Outcome {
     let settings = registries::settings(args.ca_file.as_deref())?;
@@ -49,7 +40,7 @@ pub(super) fn run(place: &Place, args: Pull, progress: Progress, out: &mut Outpu
         Some(rate) => puller.limit_rate(rate),
         None => puller,
     };
-    let runtime = runtime()?;
+    let runtime = runtime::start()?;
     let outcome = runtime.block_on(pull_all(&puller, &images, &progress, out));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
@@ -103,17 +94,6 @@ fn referrers(args: &Pull) -> Referrers {
     }
 }
 
-pub(super) fn runtime() -> Result<Runtime, Error> {
-    // What a pull's writing threads leave: more would wake one another up for nothing.
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = cores.div_ceil(2);
-    Builder::new_multi_thread().worker_threads(threads).enable_all().build().map_err(cannot_start)
-}
-
-pub(super) fn cannot_start(source: io::Error) -> Error {
-    Error::Io { action: "start", path: "the threads of the program".into(), source }
-}
-
 /// One after the other: a pull by itself uses the network and the disk as they can be used.
 async fn pull_all(
     puller: &Puller,
@@ -121,7 +101,7 @@ async fn pull_all(
     progress: &PullProgress,
     out: &mut Output,
 ) -> Outcome {
-    let mut signals = Signals::new().map_err(cannot_start)?;
+    let mut signals = Signals::new()?;
     let mut failed = Vec::new();
     for image in images {
         let puller = puller.clone().observer(progress.observer(image));
@@ -151,26 +131,6 @@ async fn pull_all(
         Some(_) if failed.len() < images.len() => Exit::Partial,
         Some(first) => *first,
     })
-}
-
-/// The signals that ask for an end.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> io::Result<Signals> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
-    }
-
-    pub(super) async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-        }
-    }
 }
 
 impl Report for Pulled {

@@ -6,9 +6,8 @@ use layerstore::fetch::{Mended, Puller, RepairReport, Unmended};
 use layerstore::{BlobStore, CheckReport, Reference, RefsRepair};
 use serde::Serialize;
 
+use super::Outcome;
 use super::check::finding;
-use super::pull::{Signals, cannot_start, runtime};
-use super::{Outcome, pull};
 use crate::args::{Check, Progress};
 use crate::credentials;
 use crate::exit::{Exit, Failure};
@@ -16,6 +15,7 @@ use crate::human;
 use crate::output::{Output, Report};
 use crate::progress::PullProgress;
 use crate::registries;
+use crate::runtime::{self, LAST_WRITES, Signals};
 
 /// What was found, and what became of it.
 #[derive(Serialize)]
@@ -39,16 +39,16 @@ pub(super) fn run(
     let progress = PullProgress::start(progress, out.messages());
     let puller =
         Puller::new(store.clone(), Arc::new(registry)).observer(progress.observer("repair"));
-    let runtime = runtime()?;
+    let runtime = runtime::start()?;
     let repaired = runtime.block_on(async {
-        let mut signals = Signals::new().map_err(cannot_start)?;
+        let mut signals = Signals::new()?;
         Ok::<_, Failure>(tokio::select! {
             exit = signals.next() => Err(exit),
             repaired = puller.repair(&found) => Ok(repaired),
         })
     });
     progress.settle();
-    runtime.shutdown_timeout(pull::LAST_WRITES);
+    runtime.shutdown_timeout(LAST_WRITES);
     let repair = match repaired? {
         Ok(repair) => repair?,
         Err(exit) => {

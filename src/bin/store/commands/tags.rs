@@ -10,6 +10,7 @@ use crate::credentials;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Report};
 use crate::registries;
+use crate::runtime;
 
 /// The tags of a repository.
 #[derive(Serialize)]
@@ -28,7 +29,7 @@ pub(super) fn run(args: &Tags, out: &mut Output) -> Outcome {
     let registry = pull::registry(settings, files, std::slice::from_ref(&repository), *plain_http)?;
     let budget = RetryBudget::default();
     let tags = retry(&budget, |_| registry.tags(&repository), |_| {});
-    let tags = pull::runtime()?.block_on(tags)?;
+    let tags = runtime::start()?.block_on(tags)?;
     let repository = format!("{}/{}", repository.registry(), repository.repository());
     out.report(&List { repository, tags })?;
     Ok(Exit::Ok)
