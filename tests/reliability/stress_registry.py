@@ -5,7 +5,8 @@ Its images have a repository for each worker, and a worker runs one pull at a ti
 repository of a request tells the process. At the moment at which a request for a blob comes in:
 
 1. the blob is not in the store: what is there never travels again;
-2. no process that is alive has asked for it, this one included: one downloads, others wait;
+2. no other process that is alive has asked for it: one process downloads, others wait; and this one asks again,
+   on another connection, only for what its part does not have;
 3. it asks for the bytes from the end of the part on: what a killed process left is continued;
 4. the part has all that a process had written when it was stopped and killed.
 
@@ -13,6 +14,7 @@ Only the meeting with a process that was stopped for as long as the store waits 
 out: its blob is downloaded a second time on purpose.
 """
 
+import errno
 import os
 import random
 import re
@@ -24,6 +26,7 @@ import time
 OVERTAKEN = 50
 # How much of a blob is sent to a process that is to be stopped in the midst of it.
 HELD_AT = 100_000
+BLOCK = 4096
 
 
 class Pull:
@@ -173,11 +176,11 @@ class Registry:
                 wrong = "is in the store"
             elif others:
                 wrong = "was sent to another process, which is alive"
-            elif again:
-                wrong = "was sent to this process before"
-            elif start != part:
+            elif again and has_bytes(self.part_of(digest), start):
+                wrong = f"is asked for by this process again, from byte {start}, which it has"
+            elif not again and start != part:
                 wrong = f"is asked for from byte {start}, and its part has {part}"
-            elif start < floor:
+            elif not again and start < floor:
                 wrong = f"is asked for from byte {start}, and a killed process had left {floor}"
             self.counts["requests for blobs"] += 1
             self.counts["requests that resume"] += start > 0
@@ -209,6 +212,24 @@ class Registry:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         text = "\r\n".join(lines).encode() + b"\r\n\r\n"
         connection.sendall(text if head_only else text + body)
+
+
+def has_bytes(path, start):
+    """Whether a file has been written at a place and beyond. Where it is written from several places, what is
+    missing lies between; a block may be written in part."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.lseek(file, start, os.SEEK_HOLE) - start > BLOCK
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        # It ends before.
+        return False
+    finally:
+        os.close(file)
 
 
 def alive(connection):
