@@ -138,9 +138,16 @@ class _Look:
             is_lease = len(name) == 32 and not set(name) - set("0123456789abcdef")
             self.name(".layerstore/leases", name, is_lease, temporary=True, modes=(0o600,))
             self.report.leases += is_lease
-        for name in layout.listing(self.at(".layerstore/used")):
-            is_image = layout.is_digest(name.replace("-", ":", 1))
-            self.name(".layerstore/used", name, is_image, modes=(0o600,))
+        for name in layout.listing(self.at(".layerstore/outboard")):
+            self.name(".layerstore/outboard", name, name in layout.HEX)
+        for name in layout.HEX:
+            for blob in layout.listing(self.at(f".layerstore/outboard/{name}")):
+                is_blob = layout.is_digest(f"{name}:{blob}")
+                self.name(f".layerstore/outboard/{name}", blob, is_blob, temporary=True, modes=(0o600,))
+        for folder, modes in (("used", (0o600,)), ("suspect", (0o600,)), ("trash", None)):
+            for name in layout.listing(self.at(f".layerstore/{folder}")):
+                is_blob = layout.is_digest(name.replace("-", ":", 1))
+                self.name(f".layerstore/{folder}", name, is_blob, modes=modes)
         for name in layout.listing(self.at(".layerstore/quarantine")):
             is_blob = layout.is_digest(name.replace("-", ":", 1))
             is_index = re.fullmatch(r"(index\.json|refs)-[0-9a-f]{32}", name) is not None

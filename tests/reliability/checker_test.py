@@ -148,8 +148,11 @@ class Files(Case):
             "x", "blobs/x", "blobs/sha256/x", "blobs/sha256/" + "A" * 64, ".layerstore/x",
             ".layerstore/locks/x", ".layerstore/leases/x", ".layerstore/parts/x",
             ".layerstore/locks/.new-x", f".layerstore/parts/sha256-{'0' * 63}.part",
-            ".layerstore/quarantine/x", ".layerstore/hosts/x",
+            ".layerstore/quarantine/x", ".layerstore/hosts/x", ".layerstore/outboard/x",
+            ".layerstore/outboard/sha256/x", ".layerstore/suspect/x", ".layerstore/trash/x",
+            ".layerstore/used/x",
         ):  # fmt: skip
+            os.makedirs(os.path.dirname(self.at(path)), exist_ok=True)
             with open(self.at(path), "wb"):
                 pass
             self.reports("stray", path)
@@ -157,8 +160,10 @@ class Files(Case):
 
     def test_types_and_modes(self):
         layer = self.a_layer(self.app)
-        os.chmod(self.blob(layer), 0o600)
-        self.reports("mode", layer.partition(":")[2])
+        # 0444 is another tool's blob, which nobody has synced.
+        for mode in (0o600, 0o444):
+            os.chmod(self.blob(layer), mode)
+            self.reports("mode", layer.partition(":")[2])
         os.unlink(self.blob(layer))
         os.symlink("/dev/null", self.blob(layer))
         self.reports("type")

@@ -34,7 +34,7 @@ LIBRARY_TESTS = ["each_algorithm_by_ingest_and_by_part"]
 # What a site looks like. A Mutex is locked without an argument, and that is none.
 SITE = re.compile(
     r"(?<!fn )(\.sync\(\)|\.lock\(LockMode|\bsys::append\(|\bsync_data\(|\.look_again\("
-    r"|\bLock::acquire\(.*\"(gate|index)\")"
+    r"|\.sync_names\(|\bLock::acquire\(.*\"(gate|index)\")"
 )
 # How sites of some kinds go wrong; the others both ways. A lock that is taken late is as good as left out,
 # and so is a last look; a lease that is removed by nobody is no loss.

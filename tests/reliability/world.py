@@ -152,7 +152,8 @@ class World:
             data = GARBAGE + bytes([n])
             name = samples.digest_of(data).partition(":")[2]
             samples.write(os.path.join(root, "blobs/sha256", name), data, layout.OWN_BLOB)
-        samples.write(os.path.join(root, ".layerstore/trash/x"), GARBAGE, layout.OWN_BLOB)
+        trashed = f".layerstore/trash/sha256-{'0' * 64}"
+        samples.write(os.path.join(root, trashed), GARBAGE, layout.OWN_BLOB)
         old = os.path.join(root, ".layerstore/parts", "sha256-" + "1" * 64)
         for kind in ("part", "state", "lock"):
             samples.write(f"{old}.{kind}", b"", 0o600)
