@@ -42,6 +42,8 @@ KNOWN = {
     ".layerstore/locks": set(layout.LOCKS),
     "blobs": set(layout.HEX),
 }
+# Modes that a blob may have that is to go.
+BLOBS = (layout.OWN_BLOB, *layout.BLOBS_OF_OTHERS)
 # How old a use may be that is not noted again, in seconds, and a moment for clocks.
 NOTED = 61
 
@@ -127,7 +129,7 @@ class _Look:
             for blob in layout.listing(self.at(f"blobs/{name}")):
                 is_blob = layout.is_digest(f"{name}:{blob}")
                 is_others = f"{name}:{blob}" in self.expected.others
-                modes = (layout.OWN_BLOB, *layout.BLOBS_OF_OTHERS) if is_others else (layout.OWN_BLOB,)
+                modes = BLOBS if is_others else (layout.OWN_BLOB,)
                 self.name(f"blobs/{name}", blob, is_blob, temporary=True, modes=modes)
         for name in layout.listing(self.at(".layerstore/parts")):
             is_part = layout.part_digest(name) is not None
@@ -144,7 +146,7 @@ class _Look:
             for blob in layout.listing(self.at(f".layerstore/outboard/{name}")):
                 is_blob = layout.is_digest(f"{name}:{blob}")
                 self.name(f".layerstore/outboard/{name}", blob, is_blob, temporary=True, modes=(0o600,))
-        for folder, modes in (("used", (0o600,)), ("suspect", (0o600,)), ("trash", None)):
+        for folder, modes in (("used", (0o600,)), ("suspect", (0o600,)), ("trash", BLOBS)):
             for name in layout.listing(self.at(f".layerstore/{folder}")):
                 is_blob = layout.is_digest(name.replace("-", ":", 1))
                 self.name(f".layerstore/{folder}", name, is_blob, modes=modes)

@@ -96,15 +96,13 @@ def shutdown_round(given, space, server, number, size):
     for cut in range(size):
         disks.mount(given.fs, image, folder)
         stop = threading.Event()
-        threads = workload.several(client, f"{seed} {cut}", 1000, stop=stop)
-        try:
-            stop.wait(choice.uniform(0.02, 0.8))
-            gone = time.time()
-            disks.run("xfs_io", "-x", "-c", "shutdown", folder)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
+        with workload.several(client, f"{seed} {cut}", 1000, stop=stop):
+            try:
+                stop.wait(choice.uniform(0.02, 0.8))
+                gone = time.time()
+                disks.run("xfs_io", "-x", "-c", "shutdown", folder)
+            finally:
+                stop.set()
         disks.unmount(given.fs, folder)
         disks.mount(given.fs, image, folder)
         operations = ledgers.read(ledger_path)
@@ -162,8 +160,8 @@ def replay_round(given, space, server, number, size):
         client = workload.Client(given.store, root, server, ledger)
         if given.what == "uses":
             return workload.uses(client)
-        for thread in workload.several(client, seed, 15):
-            thread.join()
+        with workload.several(client, seed, 15):
+            pass
 
     base, records = record(given, space, work)
     since = since_uses(records) if given.what == "uses" else 0

@@ -85,7 +85,8 @@ FOLDERS = ("locks", "leases", "parts", "trash", "quarantine", "hosts")
 # written, written, synced and named, descriptors are doubled, and a registry is asked.
 EXPECTED = (
     "create", "open_to_write", "openat2", "pwrite64", "fsync", "linkat", "renameat", "duplicate", "socket",
-    "connect", "send", "receive",
+    "connect", "send", "receive", "pwritev", "futex_wait", "epoll_wait", "socketpair",
+    "epoll_create1", "eventfd2",
 )  # fmt: skip
 LASTING = ("", "index.json", "blobs", "blobs/sha256", ".layerstore")
 LASTING += tuple(f".layerstore/{it}" for it in FOLDERS)
@@ -153,6 +154,7 @@ def inject(world, point):
         # A repair goes on with the next blob, in the same folders, and ends as what it could not mend.
         lasting = world.inodes(LASTING) if it.damaged else ()
         problems = said_well(done, call, error, it.damaged) + synced_once(log.calls, lasting)
+        problems += believed(done, log.calls)
         # But what it could not remove.
         problems += world.left_behind(call in ("unlink", "unlinkat"))
     problems += world.aftermath(it)
@@ -183,6 +185,15 @@ def said_well(done, call, error, is_repair=False):
     if full and done.returncode not in (0, NO_SPACE) and not is_repair:
         problems.append(f"without space it ended with {done.returncode}: {text[-300:]}")
     return problems
+
+
+def believed(done, calls):
+    """Who could not sync something has not acknowledged anything that rests on it. Nothing rests on the copy of
+    index.json where that itself was synced, as a collection does first."""
+    failed = [it for it in calls if it.name in ("fsync", "fdatasync", "syncfs") and (it.result or 0) < 0]
+    if done.returncode or b"the copy of index.json is not renewed" in done.stderr:
+        return []
+    return [f"{it.path} was not synced, and the command ended well" for it in failed]
 
 
 def synced_once(calls, lasting=()):

@@ -261,7 +261,12 @@ class Planted(unittest.TestCase):
             done, log = self.disturbed(code.format(then=then), "fsync", 1, errno.EIO)
             self.assertEqual((done.returncode, log.hit), (0, True), done.stderr)
             self.assertEqual(len(errors.synced_once(log.calls)), count)
-            Planted.caught += count
+            # It has ended well, whatever it did then.
+            Planted.planted += 1
+            self.assertEqual(len(errors.believed(done, log.calls)), 1)
+            Planted.caught += 1 + count
+        done, log = self.disturbed(code.format(then="sys.exit(1)"), "fsync", 1, errno.EIO)
+        self.assertEqual((done.returncode, errors.believed(done, log.calls)), (1, []))
 
     def test_what_step_does_to_a_program(self):
         write = "import os, sys; fd = os.open(sys.argv[1] + '/x', os.O_RDWR | os.O_CREAT); "
@@ -275,6 +280,37 @@ class Planted(unittest.TestCase):
         self.assertEqual((log.hit, log.status, log.calls[-1].name), (True, 137, "write"))
         done, log = self.disturbed(write, "write", 2, "kill")
         self.assertEqual((log.hit, log.status), (False, 0), "a kill that did not happen")
+
+    def test_what_step_does_to_other_calls(self):
+        code = """if True:
+            import ctypes, os, select, socket, struct, sys
+            fd = os.open(sys.argv[1] + "/z", os.O_RDWR | os.O_CREAT)
+            here, there = socket.socketpair()
+            here.send(b"0123456789")
+            print(here.send(b"0123456789"), len(there.recv(6)), len(there.recv(100)))
+            buffer = ctypes.create_string_buffer(10)
+            piece = struct.pack("QQ", ctypes.addressof(buffer), 10)
+            print(os.writev(fd, [b"0123456789", b"x"]), ctypes.CDLL(None).preadv(fd, piece, 1, 0))
+            os.dup(fd)
+            select.epoll()
+            socket.socket()
+        """
+        for call, at, printed in (
+            ("send", 2, b"5 6 9\n11 10\n"),
+            ("receive", 1, b"10 3 17\n11 10\n"),
+            ("writev", 1, b"10 6 14\n5 5\n"),
+            ("preadv", 1, b"10 6 14\n11 5\n"),
+        ):
+            done, log = self.disturbed(code, call, at, "short")
+            self.assertEqual((done.stdout, log.hit), (printed, True), done.stderr)
+            os.unlink(os.path.join(self.temp.name, "z"))
+        # All that was there came within half of what was asked for.
+        done, log = self.disturbed(code, "receive", 2, "short")
+        self.assertEqual((done.stdout, log.hit), (b"10 6 14\n11 10\n", False), done.stderr)
+        for call in ("duplicate", "epoll_create1", "socket", "socketpair"):
+            done, log = self.disturbed(code, call, 1, errno.EMFILE)
+            self.assertEqual((done.returncode, log.hit), (1, True), call)
+            self.assertIn(os.strerror(errno.EMFILE), done.stderr.decode())
 
     def test_what_step_calls_an_opening(self):
         code = """if True:
@@ -316,10 +352,13 @@ class Planted(unittest.TestCase):
             (ended(1, b""), "EIO"),
             (ended(42, b"error: x"), "EIO"),
             (ended(1, b"error: no space"), "ENOSPC"),
+            (ended(6, b"error: x"), "EINTR"),
+            (ended(6, b"error: x"), "short"),
         )
         for done, error in bad:
             Planted.planted += 1
-            self.assertTrue(errors.said_well(done, "write", error))
+            for call in ("write", "receive") if error in ("EINTR", "short") else ("write",):
+                self.assertTrue(errors.said_well(done, call, error))
             Planted.caught += 1
         self.assertEqual(errors.said_well(ended(8, b"error: no space"), "write", "ENOSPC"), [])
 

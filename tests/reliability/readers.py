@@ -37,14 +37,18 @@ def _read_image(root, name, descriptor):
     image, problems = f"{root}:{name}", []
     raw = _said(["skopeo", "inspect", "--raw", f"oci:{image}"], problems)
     value = layout.document(root, descriptor["digest"])
-    if raw is None or value is None or "manifests" in value:
+    if raw is None or value is None:
         return problems
     if json.loads(raw) != value:
         problems.append(f"skopeo shows another manifest of {name}")
-    if "image.config" in value["config"].get("mediaType", ""):
+    is_image = "image.config" in value.get("config", {}).get("mediaType", "")
+    if is_image or "manifests" in value:
+        # Of an index, the platform that was pulled.
+        platform = ["--override-os", "linux", "--override-arch", "amd64"]
         with tempfile.TemporaryDirectory() as target:
-            copy = ["skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{image}"]
+            copy = ["skopeo", *platform, "copy", "--quiet", "--insecure-policy", f"oci:{image}"]
             _said([*copy, f"dir:{target}/image"], problems)
+    if is_image:
         _said(["umoci", "stat", "--json", "--image", image], problems)
     return problems
 
@@ -116,6 +120,8 @@ def all_of(root):
     for path in sorted(paths):
         found = os.lstat(path)
         seen.update(f"{os.path.relpath(path, root)} {found.st_mode} {found.st_size}\n".encode())
+        if stat.S_ISLNK(found.st_mode):
+            seen.update(os.readlink(path).encode())
         if stat.S_ISREG(found.st_mode):
             with open(path, "rb") as file:
                 seen.update(hashlib.file_digest(file, "sha256").digest())

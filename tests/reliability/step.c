@@ -112,6 +112,8 @@ static struct thread {
     pid_t id;
     int disturbed;
     int logged;
+    /* To so many bytes the call was cut short; 0 for none. */
+    long cut;
     char line[2 * 4096 + 200];
     char path[4096];
 } threads[256];
@@ -134,6 +136,7 @@ static struct thread *thread_of(pid_t id) {
     }
     place->id = id;
     place->disturbed = place->logged = 0;
+    place->cut = 0;
     return place;
 }
 
@@ -224,7 +227,8 @@ static int shorten_pieces(struct thread *it, const __uint64_t *args, long number
     /* The place in the file, where one is given, is the fourth argument of both calls. */
     poke(it->id, offsetof(struct user_regs_struct, orig_rax), number);
     poke(it->id, offsetof(struct user_regs_struct, rsi), (long)piece.iov_base);
-    poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(piece.iov_len / 2));
+    it->cut = (long)(piece.iov_len / 2);
+    poke(it->id, offsetof(struct user_regs_struct, rdx), it->cut);
     return 1;
 }
 
@@ -271,10 +275,12 @@ static void disturb(struct thread *it, long number, const struct __ptrace_syscal
             hit = shorten_pieces(it, call->entry.args, SYS_pread64);
         else if (number == SYS_writev)
             hit = shorten_pieces(it, call->entry.args, SYS_write);
-        else if (call->entry.args[2] > 1)
-            poke(it->id, offsetof(struct user_regs_struct, rdx), (long)(call->entry.args[2] / 2));
-        else
+        else if (call->entry.args[2] > 1) {
+            it->cut = (long)(call->entry.args[2] / 2);
+            poke(it->id, offsetof(struct user_regs_struct, rdx), it->cut);
+        } else {
             hit = 0;
+        }
         break;
     case FAIL:
         if (number != SYS_close) poke(it->id, offsetof(struct user_regs_struct, orig_rax), -1);
@@ -294,6 +300,7 @@ static void enter(struct thread *it, const struct __ptrace_syscall_info *call) {
     unsigned long inode = 0;
     int is_other = 0;
     it->disturbed = it->logged = 0;
+    it->cut = 0;
     it->path[0] = 0;
     for (size_t n = 0; n < sizeof calls / sizeof *calls; n++) {
         if (calls[n].number != number) continue;
@@ -345,6 +352,8 @@ static void leave(struct thread *it, const struct __ptrace_syscall_info *call) {
         poke(it->id, offsetof(struct user_regs_struct, rax), result);
         if (then_kill && kill(process, SIGKILL) != 0) fail("kill");
     }
+    /* Less was there to be had: nobody was told of a part only. */
+    if (it->cut && result != it->cut) hit = 0;
     if (it->logged) fprintf(record, "%s %ld %s\n", it->line, result, it->path);
     it->disturbed = it->logged = 0;
 }

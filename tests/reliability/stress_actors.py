@@ -390,7 +390,7 @@ class Overtaker(Worker):
         pulls[0].goes_on.clear()
         entries = [self.begin("pull", name, image) for name in names]
         first = shared.start("--json", "-q", "pull", "--plain-http", names[0])
-        while first.poll() is None and not any(a["sent"] >= HELD_AT for a in pulls[0].asked.values()):
+        while first.poll() is None and not any(a["sent"] >= HELD_AT for a in list(pulls[0].asked.values())):
             time.sleep(0.01)
         # Ended before the second is ready, if the run ends.
         if not stop_process(first):

@@ -13,8 +13,8 @@ from stress_registry import Pull
 
 
 class Plant(threading.Thread):
-    # What has to be said of it; "": anything.
-    noticed = ""
+    # What has to be said of it.
+    noticed = None
     # What stands in the place of the command: lines of a shell's `case` over all words of it.
     instead = None
 
@@ -26,7 +26,11 @@ class Plant(threading.Thread):
 
     def run(self):
         while not self.shared.stop.wait(self.pause):
-            self.harm()
+            try:
+                self.harm()
+            except OSError as error:
+                # What it was about to harm went by itself.
+                print(f"stress: planted: {error}", flush=True)
 
     def some_image(self):
         held = [image for worker in self.shared.workers for image in list(worker.held.values())]
@@ -37,6 +41,7 @@ class Remover(Plant):
     """Removes a blob that a name leads to."""
 
     pause = 1.0
+    noticed = "is missing"
 
     def harm(self):
         image = self.some_image()
@@ -48,6 +53,7 @@ class Writer(Plant):
     """Changes `index.json` without its lock."""
 
     pause = 0.2
+    noticed = " is None, not sha256:"
 
     def harm(self):
         path = os.path.join(self.shared.root, "index.json")
@@ -63,6 +69,7 @@ class Collector(Plant):
     """Collects by the names alone, without looking at leases and without the gate."""
 
     pause = 0.2
+    noticed = "is missing"
 
     def harm(self):
         names = self.shared.refs().values()
@@ -77,6 +84,7 @@ class Forgetter(Plant):
     """Removes what a killed process had left of a download."""
 
     pause = 0.001
+    noticed = "and a killed process had left"
 
     def harm(self):
         for digest in list(self.shared.registry.floor):
@@ -87,6 +95,7 @@ class Doubler(Plant):
     """Fetches a blob without looking whether it is there."""
 
     pause = 1.0
+    noticed = "travels twice: worker wdouble:"
 
     def harm(self):
         registry, image = self.shared.registry, self.some_image()

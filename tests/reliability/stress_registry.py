@@ -6,7 +6,7 @@ repository of a request tells the process. At the moment at which a request for 
 
 1. the blob is not in the store: what is there never travels again;
 2. no other process that is alive has asked for it: one process downloads, others wait; and this one asks again,
-   on another connection, only for what its part does not have;
+   as it does when it has left its connection to somebody who waits, only for what its part never had;
 3. it asks for the bytes from the end of the part on: what a killed process left is continued;
 4. the part has all that a process had written when it was stopped and killed.
 
@@ -14,7 +14,6 @@ Only the meeting with a process that was stopped for as long as the store waits 
 out: its blob is downloaded a second time on purpose.
 """
 
-import errno
 import os
 import random
 import re
@@ -26,7 +25,6 @@ import time
 OVERTAKEN = 50
 # How much of a blob is sent to a process that is to be stopped in the midst of it.
 HELD_AT = 100_000
-BLOCK = 4096
 
 
 class Pull:
@@ -43,7 +41,8 @@ class Pull:
         # Set: bytes may go out beyond the first `HELD_AT` of a blob.
         self.goes_on = threading.Event()
         self.goes_on.set()
-        # By digest: from which offset on it was asked for first, and how many bytes were sent.
+        # By digest: from which offset on it was asked for first, how many bytes were sent, and how long
+        # the part was at most since.
         self.asked = {}
 
     def sent(self):
@@ -74,6 +73,12 @@ class Registry:
     def part_of(self, digest):
         name = digest.replace(":", "-")
         return os.path.join(self.root, ".layerstore/parts", name + ".part")
+
+    def length_of_part(self, digest):
+        try:
+            return os.stat(self.part_of(digest)).st_size
+        except FileNotFoundError:
+            return 0
 
     def blob_of(self, digest):
         return os.path.join(self.root, "blobs", *digest.split(":"))
@@ -163,10 +168,7 @@ class Registry:
                       and not other.killed and not other.elsewhere]
             again = digest in pull.asked
             stored = os.path.exists(self.blob_of(digest))
-            try:
-                part = os.stat(self.part_of(digest)).st_size
-            except FileNotFoundError:
-                part = 0
+            part = self.length_of_part(digest)
             floor = 0 if pull.elsewhere else self.floor.pop(digest, 0)
             late = pull.is_out() or any(other.is_out() for other in others)
             wrong = None
@@ -176,15 +178,17 @@ class Registry:
                 wrong = "is in the store"
             elif others:
                 wrong = "was sent to another process, which is alive"
-            elif again and has_bytes(self.part_of(digest), start):
-                wrong = f"is asked for by this process again, from byte {start}, which it has"
+            elif again and start < pull.asked[digest]["had"]:
+                had = pull.asked[digest]["had"]
+                wrong = f"is asked for by this process again, from byte {start}, and it had {had}"
             elif not again and start != part:
                 wrong = f"is asked for from byte {start}, and its part has {part}"
             elif not again and start < floor:
                 wrong = f"is asked for from byte {start}, and a killed process had left {floor}"
             self.counts["requests for blobs"] += 1
             self.counts["requests that resume"] += start > 0
-            pull.asked.setdefault(digest, {"from": start, "sent": 0})
+            note = pull.asked.setdefault(digest, {"from": start, "sent": 0, "had": 0})
+            note["had"] = max(note["had"], part)
         if wrong and not pull.killed and not pull.elsewhere:
             self.report(f"travels twice: worker {pull.worker}: {digest} {wrong}")
 
@@ -202,6 +206,7 @@ class Registry:
             piece = body[at:at + size]
             connection.sendall(piece)
             note["sent"] += len(piece)
+            note["had"] = max(note["had"], self.length_of_part(digest))
             with self.lock:
                 self.counts["bytes of blobs sent"] += len(piece)
             if slow:
@@ -212,24 +217,6 @@ class Registry:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         text = "\r\n".join(lines).encode() + b"\r\n\r\n"
         connection.sendall(text if head_only else text + body)
-
-
-def has_bytes(path, start):
-    """Whether a file has been written at a place and beyond. Where it is written from several places, what is
-    missing lies between; a block may be written in part."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.lseek(file, start, os.SEEK_HOLE) - start > BLOCK
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        # It ends before.
-        return False
-    finally:
-        os.close(file)
 
 
 def alive(connection):

@@ -1,6 +1,7 @@
 """What is under way when the power goes: pulls, tags, removals, pins, uses, collections, puts and
 leases, at random and several at a time, each noted in a ledger."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -207,21 +208,23 @@ def step(client, choice):
         client.unpin(choice.choice(IMAGES + TAGS))
 
 
+@contextlib.contextmanager
 def several(client, seed, steps, workers=2, stop=None):
-    """Random operations, several at a time, until each worker has made its steps or `stop` is set.
-    Returns threads that have been started."""
+    """Random operations, several at a time, until each worker has made its steps or `stop` is set. They
+    have ended when the block is left; what one of them could not do is raised then."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
 
-    def work(number):
-        choice = random.Random(f"{seed} {number}")
-        for _ in range(steps):
-            if stop is not None and stop.is_set():
-                return
-            step(client, choice)
+        def work(number):
+            choice = random.Random(f"{seed} {number}")
+            for _ in range(steps):
+                if stop is not None and stop.is_set():
+                    return
+                step(client, choice)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(workers)]
-    for thread in threads:
-        thread.start()
-    return threads
+        under_way = [pool.submit(work, n) for n in range(workers)]
+        yield
+        for it in under_way:
+            it.result()
 
 
 # How many seconds lie between two uses of `uses`, and how long is waited for what the kernel does.

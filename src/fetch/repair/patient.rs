@@ -61,6 +61,8 @@ pub(super) async fn bring(
         match bring_from(puller, origin, &descriptor, &patient.roots).await {
             Ok(mended) => return Ok(mended),
             Err(error) if has_no_room(&error) => return Err(error),
+            // Another registry makes this disk no better, and the next sync would say that all is well.
+            Err(error @ Error::NotDurable { .. }) => return Err(error),
             Err(error) if is_unreachable(&error) => {
                 is_down().insert(origin.registry().to_owned());
                 errors.push(error);
