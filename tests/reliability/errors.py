@@ -116,14 +116,16 @@ def main():
 
 
 def even(every):
-    """The same points, so that each error of each call comes first, and then each operation early."""
+    """The same points, so that each error of each call comes first, at its first occurrence, which comes whatever
+    the threads do; and then each operation early."""
     seen, met = {}, set()
     ranked = []
     for point in every:
         key = (point[0], point[1], point[3])
         seen[key] = seen.get(key, 0) + 1
-        is_new = point[1:4:2] not in met
-        met.add(point[1:4:2])
+        is_new = point[2] == 1 and point[1:4:2] not in met
+        if is_new:
+            met.add(point[1:4:2])
         ranked.append((0 if is_new else seen[key], len(ranked), point))
     return [point for _, _, point in sorted(ranked)]
 
