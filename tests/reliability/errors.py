@@ -57,17 +57,9 @@ ERRORS = {
     "statfs": ("EIO", "EINTR"),
     "fstatfs": ("EIO", "EINTR"),
     "close": (*FULL, "EIO", "EINTR"),
-    "duplicate": ("EMFILE",),
-    "socket": ("EMFILE",),
-    "socketpair": ("EMFILE",),
-    "epoll_create1": ("EMFILE",),
-    "eventfd2": ("EMFILE",),
-    "connect": ("EINTR",),
-    "send": ("EINTR", "short"),
-    "receive": ("EINTR", "short"),
-    "epoll_wait": ("EINTR",),
-    "futex_wait": ("EINTR",),
-    "clock_nanosleep": ("EINTR",),
+    **dict.fromkeys(("duplicate", "socket", "socketpair", "epoll_create1", "eventfd2"), ("EMFILE",)),
+    **dict.fromkeys(("send", "receive"), ("EINTR", "short")),
+    **dict.fromkeys(("connect", "epoll_wait", "futex_wait", "clock_nanosleep"), ("EINTR",)),
 }
 # docs/cli.md: what may come of an error of the local system.
 EXITS = {0, 1, 3, 6, 7, 8, 10, 11}

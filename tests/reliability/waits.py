@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Locks that somebody holds and does not let go, each met by each command that takes it.
+"""Locks that somebody holds and does not let go, each met by commands that wait for it.
 
     waits.py [--store COMMAND] [--only WORDS]
 
@@ -35,6 +35,7 @@ SAID_AFTER, LATE = 10, 60
 # Which locks are not waited for, or for a moment.
 MOMENT = 5
 LOCKED = 11
+# A process that has been forked and runs no command yet has the locks of this one too.
 FORKING = threading.Lock()
 LEASE = "0" * 31 + "1"
 PULL = ("pull", "--plain-http", "{app:v1}")
@@ -121,7 +122,8 @@ class Wait:
         self.part = f".layerstore/parts/{digest.replace(':', '-')}.lock"
 
     def prepare_by(self, *arguments):
-        subprocess.run([*self.argv, *arguments], check=True, capture_output=True)
+        with FORKING:
+            subprocess.run([*self.argv, *arguments], check=True, capture_output=True)
 
     @property
     def argv(self):
@@ -145,7 +147,6 @@ class Wait:
         fcntl.flock(opened, fcntl.LOCK_SH if self.case.by_reader else fcntl.LOCK_EX)
 
         def close():
-            # A process that has been forked and runs no command yet would have it too.
             with FORKING:
                 os.close(opened)
 
