@@ -73,6 +73,12 @@ impl Pulled {
         *bytes += size;
     }
 
+    /// What was counted as there comes after all.
+    pub(super) fn take_back(&mut self, size: u64) {
+        self.reused_blobs = self.reused_blobs.saturating_sub(1);
+        self.reused_bytes = self.reused_bytes.saturating_sub(size);
+    }
+
     pub(super) fn arrived(&mut self, size: u64, arrival: Arrival) {
         match arrival {
             Arrival::Fetched { resumed } => {

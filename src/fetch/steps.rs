@@ -15,6 +15,9 @@ use crate::gc;
 use crate::oci::{Descriptor, Digest};
 use crate::store::Pinned;
 
+/// How often blobs are brought anew that were found to be damaged when the image was to be named.
+const HEALINGS: usize = 2;
+
 /// A blob of the image, with what pins it.
 type Wanted = (Descriptor, Pinned);
 
@@ -23,8 +26,9 @@ impl Pull<'_> {
         let local = self.local().await?;
         if self.policy() != PullPolicy::Always
             && let Some(Local { root, wanted: Some(wanted) }) = &local
+            && let Some(pulled) = self.nothing_to_do(root, wanted).await?
         {
-            return self.nothing_to_do(root, wanted).await;
+            return Ok(pulled);
         }
         if self.policy() == PullPolicy::Never {
             return Err(Error::RefNotFound { name: self.reference().to_string() });
@@ -36,7 +40,9 @@ impl Pull<'_> {
             && *self.referrers() == Referrers::None
         {
             self.keep_origins(&wanted.blobs).await?;
-            return self.nothing_to_do(known, wanted).await;
+            if let Some(pulled) = self.nothing_to_do(known, wanted).await? {
+                return Ok(pulled);
+            }
         }
         let plan = plan(self, &root, brought).await?;
         self.carry_out(&root, plan).await
@@ -100,6 +106,7 @@ impl Pull<'_> {
         let is_config = |blob: &Descriptor| {
             only_config.as_ref().is_some_and(|config| config.digest == blob.digest)
         };
+        let all: Vec<Descriptor> = blobs.iter().map(|(blob, _)| blob.clone()).collect();
         let (config, rest): (Vec<_>, Vec<_>) =
             blobs.into_iter().partition(|(blob, _)| is_config(blob));
         self.find_room(&config, &rest).await?;
@@ -111,9 +118,36 @@ impl Pull<'_> {
 
         // Before the ref, which is then never without.
         self.record_origins(origins).await?;
-        let (store, name, root) = (self.store().clone(), report.name.clone(), root.clone());
-        blocking(move || store.publish(&name, &root, &closure)).await?;
+        self.publish_or_heal(root, &closure, &all, &mut report).await?;
         Ok(report)
+    }
+
+    /// Names the image. What turns out to be damaged, since it is another program's or since somebody
+    /// has just read it, is brought anew before.
+    async fn publish_or_heal(
+        &self,
+        root: &Descriptor,
+        closure: &[Pinned],
+        blobs: &[Descriptor],
+        report: &mut Pulled,
+    ) -> Result<()> {
+        for _ in 0..HEALINGS {
+            let Err(error) = self.publish(root, closure).await else {
+                return Ok(());
+            };
+            let lost = self.lost(blobs).await?;
+            if lost.is_empty() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "fetching it anew");
+            let were_there = closure.iter().filter(|pinned| {
+                pinned.is_present() && lost.iter().any(|(blob, _)| blob.digest == *pinned.digest())
+            });
+            were_there.for_each(|pinned| report.take_back(pinned.size()));
+            self.find_room(&[], &lost).await?;
+            self.bring(lost, report).await?;
+        }
+        self.publish(root, closure).await
     }
 
     /// Has room for what is missing, before its first byte.
@@ -199,11 +233,16 @@ impl Pull<'_> {
 
     /// All is there. Whoever brought it may not have come to making it durable yet, or a power cut
     /// could still take it away from the one who is told so now; and the name may have been removed
-    /// since it was read.
-    async fn nothing_to_do(&self, root: &Descriptor, wanted: &Whole) -> Result<Pulled> {
-        let (store, target, pinned) = (self.store().clone(), root.clone(), wanted.pinned.clone());
-        let name = self.reference().to_string();
-        blocking(move || store.publish(&name, &target, &pinned)).await?;
+    /// since it was read. `None` if there is something to do after all: one of the blobs was found to be
+    /// damaged by that.
+    async fn nothing_to_do(&self, root: &Descriptor, wanted: &Whole) -> Result<Option<Pulled>> {
+        if let Err(error) = self.publish(root, &wanted.pinned).await {
+            if self.policy() == PullPolicy::Never || self.lost(&wanted.blobs).await?.is_empty() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "fetching it anew");
+            return Ok(None);
+        }
         let mut report = Pulled::new(self.reference(), root);
         self.leave_out(&wanted.foreign, &mut report);
         for blob in &wanted.blobs {
@@ -211,7 +250,22 @@ impl Pull<'_> {
             report.count(blob.size, false);
             self.tell(Event::Reused { digest: blob.digest, size: blob.size });
         }
-        Ok(report)
+        Ok(Some(report))
+    }
+
+    async fn publish(&self, root: &Descriptor, closure: &[Pinned]) -> Result<()> {
+        let (store, root, closure) = (self.store().clone(), root.clone(), closure.to_vec());
+        let name = self.reference().to_string();
+        blocking(move || store.publish(&name, &root, &closure)).await
+    }
+
+    /// Those of the blobs that are not there, or not any more: for whoever could not give the image its
+    /// name. Of another program's blob nobody has compared the bytes until then.
+    async fn lost(&self, blobs: &[Descriptor]) -> Result<Vec<Wanted>> {
+        let blobs: Vec<_> = blobs.to_vec();
+        let pinned = self.pin(&blobs.iter().collect::<Vec<_>>()).await?;
+        let lost = blobs.into_iter().zip(pinned).filter(|(_, pinned)| !pinned.is_present());
+        Ok(lost.collect())
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::support::images;
 
 use layerstore::CheckOptions;
+use layerstore::fetch::PullPolicy;
 
 /// Changes a byte of a blob where it lies, as a disk does.
 fn rot(world: &World, digest: &str) {
@@ -112,4 +113,63 @@ fn a_mark_on_a_good_blob_goes_with_the_next_check() {
     }
     assert!(world.store.check(&CheckOptions::default(), |_| {}).unwrap().is_sound());
     assert_eq!(marks(&world), 0);
+}
+
+/// Another tool's blob has the right length, and nobody has compared its bytes before it is to be named.
+#[test]
+fn what_another_tool_wrote_wrongly_is_healed_in_the_same_pull() {
+    for policy in [PullPolicy::Always, PullPolicy::Missing, PullPolicy::Never] {
+        let world = World::new();
+        let image = image();
+        world.registry.push("demo", "1", &image);
+        world.pull("demo:1").unwrap();
+        for layer in &image.layers {
+            rot(&world, &layer.digest);
+            let reference = world.reference("demo:1");
+            let pulled = run(world.puller().policy(policy).pull(&reference));
+            if policy == PullPolicy::Never {
+                let error = pulled.unwrap_err();
+                assert!(matches!(error, Error::Damaged { .. }), "{error}");
+                assert_eq!(marks(&world), 1);
+                world.pull("demo:1").unwrap();
+                continue;
+            }
+            let pulled = pulled.unwrap();
+            assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, 3), "{pulled:?}");
+            assert_eq!(marks(&world), 0);
+            world.assert_has("demo:1", &image);
+            world.assert_tidy(0);
+        }
+    }
+}
+
+/// So is one of an image that is not here yet, and one that somebody else finds to be damaged after the
+/// pull has seen it.
+#[test]
+fn what_turns_out_to_be_damaged_at_the_end_is_healed_in_the_same_pull() {
+    let world = World::new();
+    let image = image();
+    world.registry.push("demo", "1", &image);
+    for found_by_others in [false, true] {
+        world.pull("demo:1").unwrap();
+        world.store.remove_refs(&[world.reference("demo:1").to_string()]).unwrap();
+        let layer = &image.layers[0].digest;
+        let marks_dir = world.store.root().join(".layerstore/suspect");
+        let mark = marks_dir.join(layer.replace(':', "-"));
+        match found_by_others {
+            false => rot(&world, layer),
+            true => std::fs::create_dir_all(&marks_dir).unwrap(),
+        }
+        let observer = Observer::new(move |event| {
+            if found_by_others && matches!(event, Event::Planned { .. }) {
+                std::fs::write(&mark, b"").unwrap();
+            }
+        });
+        let reference = world.reference("demo:1");
+        let pulled = run(world.puller().observer(observer).pull(&reference)).unwrap();
+        assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, 3), "{pulled:?}");
+        assert_eq!(marks(&world), 0);
+        world.assert_has("demo:1", &image);
+        world.assert_tidy(0);
+    }
 }
