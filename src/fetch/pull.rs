@@ -53,7 +53,8 @@ pub(super) struct Options {
     pub(super) retry: RetryPolicy,
     pub(super) concurrency: usize,
     pub(super) connections: usize,
-    pub(super) rate: Option<u64>,
+    /// One for all that the puller and its clones bring.
+    pub(super) rate: Option<Arc<RateLimit>>,
     /// Whether the limit on connections holds over all processes.
     pub(super) shared: bool,
     pub(super) observer: Observer,
@@ -67,7 +68,7 @@ pub(super) struct Pull<'a> {
     lease: Lease,
     budget: RetryBudget,
     connections: Semaphore,
-    rate: Option<RateLimit>,
+    rate: Option<Arc<RateLimit>>,
     writers: Writers,
     /// How many bytes of blobs came so far.
     received: AtomicU64,
@@ -87,7 +88,7 @@ impl Pull<'_> {
             lease,
             budget: RetryBudget::new(options.retry.clone()),
             connections: Semaphore::new(options.connections),
-            rate: options.rate.map(RateLimit::new),
+            rate: options.rate.clone(),
             writers: Writers::default(),
             received: AtomicU64::new(0),
         }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::pace::RateLimit;
 use super::progress::Observer;
 use super::pull::{Options, Pull, PullPolicy, Referrers};
 use super::pulled::Pulled;
@@ -108,10 +109,11 @@ impl Puller {
         self
     }
 
-    /// How many bytes of blobs one pull takes in a second; no limit by default.
+    /// How many bytes of blobs are taken in a second, by all pulls and repairs of this puller and of those
+    /// that are cloned from it together; no limit by default.
     #[must_use]
     pub fn limit_rate(mut self, bytes_per_second: u64) -> Puller {
-        self.options.rate = Some(bytes_per_second);
+        self.options.rate = Some(Arc::new(RateLimit::new(bytes_per_second)));
         self
     }
 

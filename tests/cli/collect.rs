@@ -201,6 +201,17 @@ fn check_shows_a_bar_on_a_terminal_and_keeps_to_its_rate() {
     assert!(!quiet.contains("reading") && quiet.starts_with("no damage"), "{quiet:?}");
 }
 
+/// Without a terminal there is a line every ten seconds, and none of what takes less.
+#[test]
+fn a_long_check_says_how_far_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.add_image("example.org/a:1", &[&noise(3 << 20, 1)]);
+    let done = sandbox.run(&["check", "--limit-rate", "256k"]);
+    assert_eq!((done.code, done.err.lines().count()), (Some(0), 1), "{done:?}");
+    assert!(done.err.starts_with("read ") && done.err.ends_with(" MiB of 3.0 MiB\n"), "{done:?}");
+    assert_eq!(sandbox.run(&["check"]).err, "");
+}
+
 #[test]
 fn damage_of_no_blob_has_a_digest_that_is_null() {
     let sandbox = Sandbox::new();

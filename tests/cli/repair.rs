@@ -1,6 +1,7 @@
 //! `check --repair`, and what the other commands say until it has run.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -17,8 +18,12 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::of(&[Layer::random_file("big", 1, 300_000)])
+    }
+
+    fn of(layers: &[Layer]) -> World {
         let (sandbox, registry) = (Sandbox::empty(), Registry::start());
-        let image = Image::of(&[Layer::random_file("big", 1, 300_000)]);
+        let image = Image::of(layers);
         registry.push("demo", "1", &image);
         let name = registry.reference("demo:1");
         sandbox.ok(&["pull", "--plain-http", &name]);
@@ -74,6 +79,22 @@ fn damage_is_mended_and_told() {
     assert!(line.ends_with(&format!(" from {repository}")), "{out}");
     assert!(out.ends_with("\n1 blob mended, 16.0 KiB fetched; nothing is left\n"), "{out}");
     assert_eq!(world.sandbox.run(&["check"]).code, Some(0));
+}
+
+/// The limit of the check is one for all that its repair fetches.
+#[test]
+fn a_repair_keeps_to_the_rate_of_its_check() {
+    let layers = [1, 2, 3].map(|seed| Layer::random_file("big", seed, 300_000));
+    let world = World::of(&layers);
+    for layer in &world.image.layers {
+        let path = world.sandbox.root().join("blobs").join(layer.digest.replace(':', "/"));
+        fs::remove_file(path).unwrap();
+    }
+    let begun = Instant::now();
+    let (code, out, _) = world.repair(&["--limit-rate", "300k"]);
+    let took = begun.elapsed();
+    assert_eq!(code, Some(0), "{out}");
+    assert!(took >= Duration::from_millis(2500), "900 kB at 300 KiB a second in {took:?}");
 }
 
 #[test]

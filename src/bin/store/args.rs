@@ -193,8 +193,9 @@ pub(crate) enum Command {
     ///
     /// Whether everything that makes a store is there, and every blob that the images need, with its
     /// size; and whether the blobs are still what was stored, by the hashes of their 16 KiB groups.
-    /// Runs beside pulls and collections, and changes nothing, but with --repair. Damage is listed, and
-    /// the exit code is 3 if any is left.
+    /// Runs beside pulls and collections. A blob that is damaged is marked, so that the next pull brings it
+    /// anew; without --repair nothing else changes but the hashes that are kept of blobs. Damage is listed,
+    /// and the exit code is 3 if any is left.
     #[command(after_help = check::CHECK_HELP)]
     Check(Check),
 

@@ -36,7 +36,7 @@ pub(crate) struct Check {
     #[arg(long, value_name = "PERCENT", value_parser = values::hundredths)]
     pub(crate) subset: Option<u32>,
 
-    /// Read no more than so many bytes a second: 500k, 20M
+    /// Read no more than so many bytes a second, and with --repair fetch no more: 500k, 20M
     #[arg(long, value_name = "SIZE", value_parser = values::rate)]
     pub(crate) limit_rate: Option<NonZeroU64>,
 

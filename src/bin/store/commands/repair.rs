@@ -39,6 +39,10 @@ pub(super) fn run(
     let progress = PullProgress::start(progress, out.messages());
     let puller =
         Puller::new(store.clone(), Arc::new(registry)).observer(progress.observer("repair"));
+    let puller = match args.limit_rate {
+        Some(rate) => puller.limit_rate(rate.get()),
+        None => puller,
+    };
     let runtime = runtime::start()?;
     let repaired = runtime.block_on(async {
         let mut signals = Signals::new()?;

@@ -5,12 +5,14 @@ use serde::Serialize;
 
 use super::Mode;
 use super::bars::{screen, style};
+use super::plain;
 use crate::args::Progress;
+use crate::human;
 use crate::output::Messages;
 
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Shows how much of a store was read: a bar, or a JSON object a line, or nothing.
+/// Shows how much of a store was read: a bar, a line now and then, a JSON object a line, or nothing.
 pub(crate) struct CheckProgress {
     show: Show,
 }
@@ -18,6 +20,7 @@ pub(crate) struct CheckProgress {
 enum Show {
     Bar(MultiProgress, Option<ProgressBar>),
     Json(Messages, Option<Instant>),
+    Lines(Messages, Instant),
     Nothing,
 }
 
@@ -36,7 +39,8 @@ impl CheckProgress {
         let show = match Mode::new(asked, &messages) {
             Mode::Bars => Show::Bar(screen(&messages), None),
             Mode::Json => Show::Json(messages, None),
-            Mode::Plain | Mode::Silent => Show::Nothing,
+            Mode::Plain => Show::Lines(messages, Instant::now()),
+            Mode::Silent => Show::Nothing,
         };
         CheckProgress { show }
     }
@@ -62,6 +66,13 @@ impl CheckProgress {
                         bytes: step.bytes,
                         total_bytes: step.total_bytes,
                     });
+                }
+            }
+            Show::Lines(messages, said) => {
+                if said.elapsed() >= plain::PAUSE {
+                    *said = Instant::now();
+                    let (read, all) = (human::size(step.bytes), human::size(step.total_bytes));
+                    messages.line(format!("read {read} of {all}"));
                 }
             }
             Show::Nothing => {}

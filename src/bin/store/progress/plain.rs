@@ -10,7 +10,7 @@ use crate::human;
 use crate::output::Messages;
 
 /// How often it is said how far all has come.
-const PAUSE: Duration = Duration::from_secs(10);
+pub(super) const PAUSE: Duration = Duration::from_secs(10);
 
 /// A line for each blob, and now and then one for all of them.
 pub(super) struct Lines {
