@@ -1,14 +1,15 @@
 //! Group hashes that are wrong or in the way, where no others can be kept, take nothing from a good
-//! blob.
+//! blob, and its reads are compared all the same.
 
 mod store_support;
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use layerstore::{BlobStore, CheckOptions, Digest};
+use layerstore::{BlobStore, CheckOptions, Digest, Error};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use store_support::*;
 
@@ -35,6 +36,28 @@ fn is_good(store: &BlobStore, digest: &Digest, bytes: &[u8]) {
         assert_eq!(of_blobs.count(), 0, "{report:?}");
         assert_eq!(report.read_blobs, 1);
     }
+}
+
+/// What rots after a blob was opened and read is not given out.
+fn is_guarded(store: &BlobStore, digest: &Digest, bytes: &[u8]) {
+    let mut blob = store.open_blob(digest).unwrap();
+    let mut read = vec![0; LEN];
+    assert_eq!(blob.read_at(&mut read, 0).unwrap(), LEN);
+    assert!(read == bytes);
+    let path = blob_path(store, digest);
+    set_mode(&path, 0o600);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[!bytes[20_000]], 20_000).unwrap();
+    for at in [0, 4096, 19_990] {
+        read.fill(1);
+        let error = blob.read_at(&mut read, at).unwrap_err();
+        assert!(matches!(error, Error::CorruptBlob { offset: 16_384, .. }), "{at}: {error}");
+        assert_ne!(read[20_000 - at as usize], !bytes[20_000], "{at}: the wrong byte");
+    }
+    let mut some = vec![0; 4096];
+    assert_eq!(blob.read_at(&mut some, 8192).unwrap(), 4096);
+    assert!(some == bytes[8192..12_288], "what is good is given");
+    file.write_all_at(&bytes[20_000..20_001], 20_000).unwrap();
 }
 
 /// Nothing longer than a page can be written, as on a full disk.
@@ -83,10 +106,13 @@ fn something_else_in_their_place() {
         put_there(&outboard);
         println!("{what}");
         is_good(&store, &digest, &bytes);
+        is_guarded(&store, &digest, &bytes);
     }
     let (_dir, store) = store();
     let (bytes, digest, outboard) = blob(&store);
     // The directory of them is nothing that can be used either.
     set_mode(outboard.parent().unwrap(), 0o777);
-    is_good(&BlobStore::open(store.root()).unwrap(), &digest, &bytes);
+    let store = BlobStore::open(store.root()).unwrap();
+    is_good(&store, &digest, &bytes);
+    is_guarded(&store, &digest, &bytes);
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{
     BlobKind, Descriptor, Document, MAX_CONFIG_SIZE, Manifest, Platform, PlatformChoice,
 };
+use crate::store::suspect::is_of_bad_bytes;
 use crate::store::{BlobStore, Lease, Pinned};
 
 /// A stored image that is there as far as it is wanted.
@@ -79,20 +80,19 @@ pub(super) fn wanted(
     Ok(Some(whole))
 }
 
-/// Whether a document is absent or damaged, rather than unreadable.
+/// Whether a document is absent or damaged, rather than not to be read by this process.
 fn is_no_document(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::BlobNotFound { .. }
-            | Error::DigestMismatch { .. }
-            | Error::CorruptBlob { .. }
-            | Error::SizeMismatch { .. }
-            | Error::TooLarge { .. }
-            | Error::InvalidDocument { .. }
-            | Error::InvalidDigest { .. }
-            | Error::UnsupportedMediaType { .. }
-            | Error::Schema1
-    )
+    is_of_bad_bytes(error)
+        || matches!(
+            error,
+            Error::BlobNotFound { .. }
+                | Error::SizeMismatch { .. }
+                | Error::TooLarge { .. }
+                | Error::InvalidDocument { .. }
+                | Error::InvalidDigest { .. }
+                | Error::UnsupportedMediaType { .. }
+                | Error::Schema1
+        )
 }
 
 /// Whether an image that no index describes is for a platform that is wanted.

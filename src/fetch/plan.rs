@@ -15,6 +15,7 @@ use crate::oci::{
     PlatformChoice, Reference,
 };
 use crate::store::Pinned;
+use crate::store::suspect::is_of_bad_bytes;
 
 /// How many bytes all documents of an image may have together: what they say is in memory until the plan is
 /// made. What an image is made of takes some KiB for each platform.
@@ -167,7 +168,7 @@ impl Planner<'_> {
                     return Ok(document);
                 }
                 // What is saved below takes its place, whether or not it could be marked.
-                Err(error @ Error::DigestMismatch { .. }) => {
+                Err(error) if is_of_bad_bytes(&error) => {
                     tracing::warn!(%error, "fetching it anew");
                 }
                 Err(error) => return Err(error),

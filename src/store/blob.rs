@@ -34,6 +34,8 @@ pub struct Blob {
 
 /// What is read of a blob at once to see what it is.
 const FIRST_READ: usize = 4096;
+/// How much is read at once where all is read, in bytes.
+const PIECE: u64 = 256 * 1024;
 
 /// A blob's bytes in memory, as [`Blob::map_unverified`] gives them.
 #[derive(Debug)]
@@ -135,11 +137,21 @@ impl Blob {
     ///
     /// [`Error::DigestMismatch`] if the bytes are not the digest's, [`Error::Io`].
     pub fn verify(&self) -> Result<()> {
+        // Not by a map: what the disk does not give has to be an error, and not the end of the process.
         let mut hasher = self.digest.algorithm().hasher();
-        if !self.is_empty() {
-            hasher.update(self.map_unverified()?.as_ref());
+        // At most a piece, which is a usize.
+        let mut piece = vec![0; self.len.clamp(1, PIECE) as usize];
+        let mut at = 0;
+        loop {
+            let read = sys::read_some_at(&self.file, &mut piece, at)
+                .inspect_err(|error| self.suspects.mark_unread(&self.digest, &self.file, error))
+                .context("read", self.digest.to_string())?;
+            if read == 0 {
+                return self.compare(hasher.finish());
+            }
+            hasher.update(&piece[..read]);
+            at += read as u64;
         }
-        self.compare(hasher.finish())
     }
 
     fn compare(&self, actual: Digest) -> Result<()> {
@@ -169,7 +181,9 @@ impl Blob {
         let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(0)];
         match sys::read_at(&self.file, &mut bytes, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => bytes.clear(),
-            read => read.context("read", self.digest.to_string())?,
+            read => read
+                .inspect_err(|error| self.suspects.mark_unread(&self.digest, &self.file, error))
+                .context("read", self.digest.to_string())?,
         }
         self.compare(self.digest.algorithm().digest(&bytes))?;
         Ok(bytes)

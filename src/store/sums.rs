@@ -12,7 +12,8 @@ const KEPT: u64 = 1024;
 /// The sums of a blob's pages.
 #[derive(Debug)]
 pub(super) struct Sums {
-    outboard: Outboard,
+    /// None where all of them are in memory.
+    outboard: Option<Outboard>,
     /// The length of the blob.
     len: u64,
     /// Each run has one place, which it shares with those that come so many runs later.
@@ -33,7 +34,14 @@ impl Sums {
     fn keeping(most: u64, outboard: Outboard, len: u64) -> Sums {
         let all = len.div_ceil((RECORDS * GROUP) as u64);
         // No more than KEPT, which is a usize.
-        Sums { outboard, len, runs: vec![None; all.min(most) as usize] }
+        Sums { outboard: Some(outboard), len, runs: vec![None; all.min(most) as usize] }
+    }
+
+    /// Of a blob whose sums nobody keeps: those of all its pages.
+    pub(super) fn in_memory(sums: &[Sum]) -> Sums {
+        let runs = (0..).zip(sums.chunks(RECORDS * PAGES));
+        let runs = runs.map(|(n, sums)| Some(Run { n, sums: sums.into() })).collect();
+        Sums { outboard: None, len: 0, runs }
     }
 
     /// The sums from the `n`th page on, some of them; none where they cannot be read.
@@ -46,7 +54,8 @@ impl Sums {
             return &[];
         };
         if kept.as_ref().is_none_or(|kept| kept.n != run) {
-            *kept = Some(Run { n: run, sums: read(&self.outboard, self.len, run) });
+            let sums = self.outboard.as_ref().map(|outboard| read(outboard, self.len, run));
+            *kept = Some(Run { n: run, sums: sums.unwrap_or_default() });
         }
         // Less than the pages of a run, which is a usize.
         kept.as_ref().and_then(|kept| kept.sums.get(at as usize..)).unwrap_or_default()

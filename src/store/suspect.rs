@@ -1,4 +1,4 @@
-//! Marks on blobs whose bytes were found to be wrong: `.layerstore/suspect/ALGORITHM-HEX`, empty files.
+//! Marks on blobs whose bytes were found to be wrong, or are not given by the disk: `.layerstore/suspect/ALGORITHM-HEX`, empty files.
 //!
 //! A blob with a mark counts as missing to whoever asks whether it is there, so that the next pull of
 //! an image that needs it brings it anew; its commit replaces what is there, whatever its length,
@@ -7,11 +7,12 @@
 //! back costs a download, or goes when a check finds the blob good.
 
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::sys::{Dir, Meta};
+use crate::sys::{self, Dir, Meta};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Suspects(Arc<Inner>);
@@ -64,11 +65,19 @@ impl Suspects {
         self.marks()?.has(digest)
     }
 
-    /// Marks a blob whose digest did not hold, if that file still has its name. That this fails
+    /// Marks a blob whose bytes are not its digest's, if that file still has its name. That this fails
     /// takes nothing from the error that is told in any case.
     pub(crate) fn mark(&self, digest: &Digest, file: &File) {
         if let Err(error) = self.try_mark(digest, file) {
             tracing::debug!(%digest, %error, "the damaged blob is not marked");
+        }
+    }
+
+    /// Marks a blob that could not be read, if the disk does not give its bytes: another time it may, and
+    /// then a check takes the mark away.
+    pub(crate) fn mark_unread(&self, digest: &Digest, file: &File, error: &io::Error) {
+        if sys::is_bad_disk(error) {
+            self.mark(digest, file);
         }
     }
 
@@ -96,6 +105,16 @@ impl Suspects {
             Some(dir) => dir.unlink(&name(digest)).map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether an error says that the bytes of a blob that is there are not its digest's, or that the disk
+/// does not give them: what to do is to bring it anew.
+pub(crate) fn is_of_bad_bytes(error: &Error) -> bool {
+    match error {
+        Error::DigestMismatch { .. } | Error::CorruptBlob { .. } => true,
+        Error::Io { source, .. } => sys::is_bad_disk(source),
+        _ => false,
     }
 }
 

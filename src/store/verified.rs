@@ -40,7 +40,7 @@ enum Against {
     /// Nothing was read yet.
     #[default]
     Unasked,
-    /// Nothing: it is not wanted, or nothing can be kept here, and the whole was compared once.
+    /// Nothing: it is not wanted.
     Nothing,
     /// The digest: the blob is small, and all of it is in the window.
     Digest,
@@ -255,29 +255,47 @@ impl Source<'_> {
             [piece] | [[], piece, []] => sys::read_at(self.file, piece, offset),
             pieces => sys::read_pieces_at(self.file, pieces, offset),
         };
-        read.or_else(|error| Err(error).context("read", what()))
+        read.inspect_err(|error| self.suspects.mark_unread(self.digest, self.file, error))
+            .or_else(|error| Err(error).context("read", what()))
     }
 
-    /// Compares the whole with its digest, and keeps the hashes of its groups.
+    /// Compares the whole with its digest, and keeps the hashes of its groups. Where they cannot be kept, as on
+    /// a full disk, the sums of its pages stay in memory.
     fn renew(&self) -> Result<Against> {
         let mut hasher = BlobHasher::new(self.digest.algorithm(), self.outboards);
+        let mut sums = Vec::new();
         let mut buffer = vec![0; PIECE];
         let mut at = 0;
         loop {
-            let read = sys::read_some_at(self.file, &mut buffer, at);
-            let read = read.context("read", format!("the blob {}", self.digest))?;
-            if read == 0 {
+            let read = self.fill(&mut buffer, at)?;
+            hasher.update(&buffer[..read]);
+            sums.extend(buffer[..read].chunks(PAGE).map(groups::sum));
+            at += read as u64;
+            if read < PIECE {
                 break;
             }
-            hasher.update(&buffer[..read]);
-            at += read as u64;
         }
         self.is_digest(hasher.digest())?;
-        // If they cannot be kept, as on a full disk, what is there may be what was wrong: the whole was
-        // compared once, and that has to do.
+        // What is there may be what was wrong, if it is not what was kept now.
         let kept = hasher.keep(self.digest).then(|| self.outboards.open(self.digest, self.len));
-        let sums = |outboard| Against::Sums(Sums::new(outboard, self.len));
-        Ok(kept.flatten().map_or(Against::Nothing, sums))
+        Ok(Against::Sums(match kept.flatten() {
+            Some(outboard) => Sums::new(outboard, self.len),
+            None => Sums::in_memory(&sums),
+        }))
+    }
+
+    /// Fills the buffer, but at the end of the file; how many bytes that were.
+    fn fill(&self, buffer: &mut [u8], at: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = sys::read_some_at(self.file, &mut buffer[filled..], at + filled as u64)
+                .inspect_err(|error| self.suspects.mark_unread(self.digest, self.file, error));
+            match read.context("read", format!("the blob {}", self.digest))? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
     }
 
     fn is_digest(&self, actual: Digest) -> Result<()> {

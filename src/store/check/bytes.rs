@@ -337,7 +337,8 @@ impl Reader<'_> {
     fn fill(&self, file: &File, digest: &Digest, buffer: &mut [u8], at: u64) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let read = sys::read_some_at(file, &mut buffer[filled..], at + filled as u64);
+            let read = sys::read_some_at(file, &mut buffer[filled..], at + filled as u64)
+                .inspect_err(|error| self.layout.suspects.mark_unread(digest, file, error));
             match read.context("read", digest.to_string())? {
                 0 => break,
                 read => filled += read,
