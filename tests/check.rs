@@ -53,7 +53,7 @@ fn a_sound_store_is_counted() {
     let layerstore::Claim::Held(mut part) = store.claim(&missing).unwrap() else { panic!() };
     part.write(b"pa").unwrap();
 
-    std::fs::write(store.root().join(".layerstore/quarantine/x"), "set aside").unwrap();
+    std::fs::write(store.root().join(".layerstore/quarantine/index.json-x"), "set aside").unwrap();
     let report = check(&store);
     assert_eq!(damage(&report), []);
     assert!(report.notes.is_empty());
@@ -225,18 +225,88 @@ fn names_that_nothing_has() {
         ".layerstore/locks/other",
         ".layerstore/leases/x",
         ".layerstore/parts/sha256-12.part",
+        ".layerstore/outboard/md5",
+        ".layerstore/outboard/sha256/abc",
+        ".layerstore/suspect/sha256-12",
+        ".layerstore/used/x",
+        ".layerstore/origins/x",
+        ".layerstore/hosts/x",
+        ".layerstore/quarantine/x",
     ];
+    let made_when_needed = ["outboard", "outboard/sha256", "suspect", "used", "origins", "hosts"];
+    for folder in made_when_needed.map(|name| root.join(".layerstore").join(name)) {
+        std::fs::create_dir_all(&folder).unwrap();
+        set_mode(&folder, 0o700);
+    }
     for name in strays {
         std::fs::write(root.join(name), b"").unwrap();
     }
     // A writer at work where files cannot be written without a name.
     std::fs::write(root.join(".new-abcdef"), b"").unwrap();
+    // What a repair leaves to people.
+    std::fs::write(root.join(".layerstore/quarantine/index.json-0123456789abcdef"), b"").unwrap();
     let mut expected: Vec<_> =
         strays.iter().map(|name| (DamageKind::Stray, (*name).to_owned(), vec![])).collect();
     expected.sort_by(|a, b| a.1.cmp(&b.1));
     let report = check(&store);
     assert_eq!(damage(&report), expected);
-    assert_eq!(report.temporary, 1);
+    assert_eq!((report.temporary, report.quarantined), (1, 2));
+}
+
+#[test]
+fn folders_of_what_is_derived_that_others_may_write_to() {
+    let (_dir, store) = store();
+    add_image(&store, "a:1", &[&noise(100_000, 3)]);
+    for folder in ["outboard/sha256", "outboard", "used"] {
+        let path = store.root().join(".layerstore").join(folder);
+        set_mode(&path, 0o777);
+        let expected = (DamageKind::Permissions, format!(".layerstore/{folder}"), vec![]);
+        assert_eq!(damage(&check(&store)), [expected]);
+        set_mode(&path, 0o700);
+    }
+    assert!(check(&store).is_sound());
+}
+
+/// What only a lasting lease keeps has to be there as much as what a ref names.
+#[test]
+fn what_a_lasting_lease_keeps_is_followed() {
+    let (_dir, store) = store();
+    let image = add_image(&store, "a:1", &[LAYER_BYTES]);
+    let lease = store.lasting_lease("test", &[image.target.digest], None).unwrap();
+    store.remove_refs(&["a:1".to_owned()]).unwrap();
+    assert!(check(&store).is_sound());
+    std::fs::remove_file(blob_path(&store, &image.layers[0])).unwrap();
+    let report = check(&store);
+    let expected = (DamageKind::MissingBlob, path(&image.layers[0]), vec![]);
+    assert_eq!(damage(&report), [expected]);
+    assert!(report.damage[0].message.contains(&lease), "{report:?}");
+    replace(&blob_path(&store, &image.target.digest), b"{}");
+    let expected = (DamageKind::WrongDigest, path(&image.target.digest), vec![]);
+    assert_eq!(damage(&check(&store)), [expected]);
+    std::fs::remove_file(blob_path(&store, &image.target.digest)).unwrap();
+    let expected = (DamageKind::MissingBlob, path(&image.target.digest), vec![]);
+    assert_eq!(damage(&check(&store)), [expected]);
+    store.remove_lease(&lease).unwrap();
+    assert!(check(&store).is_sound());
+}
+
+/// A mark is damage also on what no ref leads to, until the blob is seen to be good.
+#[test]
+fn a_mark_on_a_blob_that_nothing_names() {
+    let (_dir, store) = store();
+    let digest = *put(&store, &store.lease("test").unwrap(), LAYER_BYTES).digest();
+    let marks = store.root().join(".layerstore/suspect");
+    std::fs::create_dir(&marks).unwrap();
+    set_mode(&marks, 0o700);
+    let mark = marks.join(format!("sha256-{}", digest.hex()));
+    std::fs::write(&mark, b"").unwrap();
+    assert_eq!(damage(&check(&store)), [(DamageKind::WrongDigest, path(&digest), vec![])]);
+    // One whose blob has gone is what a collection has not come to yet.
+    let gone = marks.join(format!("sha256-{}", "0".repeat(64)));
+    std::fs::write(&gone, b"").unwrap();
+    assert_eq!(check(&store).damage.len(), 1);
+    assert!(check_bytes(&store).is_sound());
+    assert!(!mark.exists() && gone.exists());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Looking for damage: the files that make a store, what every ref leads to, and the bytes of blobs.
 //! Nothing is changed but what is derived, and pulls and collections may go on meanwhile.
 
+mod bad;
 mod bytes;
 mod images;
+mod leases;
 mod pace;
 mod select;
 mod structure;
@@ -12,6 +14,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use serde::Serialize;
+
+use bad::Bad;
 
 use super::layout::Layout;
 use crate::error::{Error, Result};
@@ -165,7 +169,10 @@ pub(crate) fn check(
     // The refs come last: a blob that the collector removed while others were read is missing only
     // if a ref leads to it now.
     let mut notes = Findings::default();
-    images::follow(layout, &mut report, &mut findings, &mut notes)?;
+    let bad = Bad::find(layout, &findings)?;
+    images::follow(layout, &bad, &mut report, &mut findings, &mut notes)?;
+    leases::follow(layout, &bad, &mut findings, &mut notes)?;
+    bad.tell_rest(layout, &mut findings)?;
     (report.damage, report.notes) = (findings.list, notes.list);
     Ok(report)
 }

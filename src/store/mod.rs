@@ -410,7 +410,8 @@ impl BlobStore {
     }
 
     /// Looks for damage, beside whatever else goes on in the store. Nothing is changed but what is
-    /// derived: blobs that have no hashes of their groups get them.
+    /// derived: blobs that have no hashes of their groups get them, and those that are damaged a mark,
+    /// with which they count as missing to the next pull.
     ///
     /// `progress` is called now and then on this thread while the bytes of blobs are read.
     ///

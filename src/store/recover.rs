@@ -115,6 +115,11 @@ fn keep(layout: &Layout, dir: &Dir, name: &str, prefix: &str) -> Result<()> {
     dir.rename(name, &layout.quarantine, &format!("{prefix}{random}"))
 }
 
+/// Whether what lies in `quarantine/` by this name was put there so.
+pub(super) fn is_kept_for_people(name: &str) -> bool {
+    name.starts_with(BROKEN) || name.starts_with(BROKEN_COPY)
+}
+
 /// Puts the copy's entries in the place of those that make no sense any more. Other tools may
 /// have changed all others, and their changes stay.
 fn mend(

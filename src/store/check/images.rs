@@ -1,12 +1,13 @@
 use std::collections::{HashMap, HashSet};
 
+use super::bad::Bad;
 use super::structure::finding;
 use super::{CheckReport, DamageKind, Finding, Findings};
 use crate::error::Result;
 use crate::oci::{BlobKind, Descriptor, Digest, Document, MAX_DEPTH, MAX_DESCRIPTORS, MediaType};
 use crate::store::blob::read_document;
 use crate::store::layout::Layout;
-use crate::store::{Ref, refs, suspect};
+use crate::store::{Ref, refs};
 
 /// How often refs are read again because they changed while an image seemed damaged.
 const ROUNDS: usize = 20;
@@ -18,21 +19,11 @@ const ROUNDS: usize = 20;
 /// followed: then the ref protected all of its blobs for all that time.
 pub(super) fn follow(
     layout: &Layout,
+    bad: &Bad,
     report: &mut CheckReport,
     findings: &mut Findings,
     notes: &mut Findings,
 ) -> Result<()> {
-    let bad_bytes: HashMap<Digest, Finding> = findings
-        .list
-        .iter()
-        .filter(|damage| matches!(damage.kind, DamageKind::WrongDigest | DamageKind::Unreadable))
-        .filter_map(|damage| {
-            let digest = damage.digest?;
-            let (kind, message) = (damage.kind, damage.message.clone());
-            Some((digest, Finding { kind, digest, message, descriptor: None }))
-        })
-        .collect();
-    let marked = marked(layout)?;
     let mut suspects: Option<HashSet<Digest>> = None;
     for round in 1..=ROUNDS {
         let before = stamp(layout)?;
@@ -47,7 +38,7 @@ pub(super) fn follow(
         let walks: Vec<_> = images(read)
             .into_iter()
             .filter(|image| suspects.as_ref().is_none_or(|set| set.contains(&image.root.digest)))
-            .map(|image| (Walk::all(layout, &bad_bytes, &marked, &image.root), image))
+            .map(|image| (Walk::all(layout, bad, &image.root), image))
             .filter(|(walk, _)| !walk.damage.is_empty() || !walk.notes.is_empty())
             .collect();
         if round < ROUNDS && !walks.is_empty() && stamp(layout)? != before {
@@ -61,15 +52,6 @@ pub(super) fn follow(
         return Ok(());
     }
     Ok(())
-}
-
-/// The blobs that have a mark: whoever asks for them is told that they are not there.
-fn marked(layout: &Layout) -> Result<HashSet<Digest>> {
-    let Some(dir) = layout.suspects.dir()? else {
-        return Ok(HashSet::new());
-    };
-    let names = dir.names()?.map(|name| Ok(suspect::digest_of(&name?)));
-    names.filter_map(Result::transpose).collect()
 }
 
 /// What differs after any change of `index.json`: every writer replaces the file.
@@ -109,25 +91,19 @@ struct Below {
     missing: Vec<Finding>,
 }
 
-struct Walk<'a> {
+/// Follows one image.
+pub(super) struct Walk<'a> {
     layout: &'a Layout,
-    bad_bytes: &'a HashMap<Digest, Finding>,
-    /// What somebody found to be damaged before.
-    marked: &'a HashSet<Digest>,
+    bad: &'a Bad,
     seen: HashMap<Digest, (bool, bool)>,
-    damage: Vec<Finding>,
-    notes: Vec<Finding>,
+    pub(super) damage: Vec<Finding>,
+    pub(super) notes: Vec<Finding>,
 }
 
 impl<'a> Walk<'a> {
-    fn all(
-        layout: &'a Layout,
-        bad_bytes: &'a HashMap<Digest, Finding>,
-        marked: &'a HashSet<Digest>,
-        root: &Descriptor,
-    ) -> Walk<'a> {
+    pub(super) fn all(layout: &'a Layout, bad: &'a Bad, root: &Descriptor) -> Walk<'a> {
         let (seen, damage, notes) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut walk = Walk { layout, bad_bytes, marked, seen, damage, notes };
+        let mut walk = Walk { layout, bad, seen, damage, notes };
         let below = walk.visit(root, "image", 1);
         walk.damage.extend(below.missing);
         walk
@@ -156,7 +132,7 @@ impl<'a> Walk<'a> {
     fn visit_new(&mut self, descriptor: &Descriptor, what: &str, depth: usize) -> Below {
         let digest = descriptor.digest;
         let broken = Below { present: true, whole: false, missing: Vec::new() };
-        if let Some(found) = self.bad_bytes.get(&digest) {
+        if let Some(found) = self.bad.read.get(&digest) {
             let descriptor = Some(Box::new(descriptor.clone()));
             self.damage.push(Finding { descriptor, ..found.clone() });
             return broken;
@@ -186,24 +162,10 @@ impl<'a> Walk<'a> {
                 );
                 Some(Finding { kind: DamageKind::WrongSize, digest, message, descriptor: None })
             }
-            Ok(Some(_)) if self.marked.contains(&digest) => match self.layout.suspects.has(&digest)
-            {
-                Ok(true) => {
-                    let message = format!(
-                        "the bytes of {digest} were found to be wrong; a pull of an image that has it \
-                         brings it anew"
-                    );
-                    Some(Finding {
-                        kind: DamageKind::WrongDigest,
-                        digest,
-                        message,
-                        descriptor: None,
-                    })
-                }
-                // It was mended a moment ago.
-                Ok(false) => self.over_limit(descriptor, depth),
-                Err(error) => Some(finding(digest, &error)),
-            },
+            Ok(Some(_)) if self.bad.marked.contains(&digest) => self
+                .bad
+                .finding(self.layout, &digest)
+                .or_else(|| self.over_limit(descriptor, depth)),
             Ok(Some(_)) => self.over_limit(descriptor, depth),
             Err(error) => Some(finding(digest, &error)),
         };

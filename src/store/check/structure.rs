@@ -3,7 +3,9 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::store::layout::{LOCKS, Layout};
 use crate::store::part_names::{self, PartNames};
-use crate::store::{collector, hosts, leases, origins, refs, refs_copy};
+use crate::store::{
+    collector, hosts, leases, origins, quarantine, recover, refs, refs_copy, suspect,
+};
 use crate::sys::{Aside, Dir, Meta, Share, current_user};
 
 /// Blobs of at least this length are read first, so that no thread is left alone with one at the
@@ -42,13 +44,13 @@ pub(super) fn look(
     look.locks()?;
     look.leases()?;
     look.parts()?;
-    look.hosts()?;
-    look.origins()?;
+    look.folder("hosts", hosts::is_name)?;
+    look.folder(origins::FOLDER, origins::is_name)?;
+    look.folder("suspect", |name| suspect::digest_of(name).is_some())?;
+    look.folder("used", |name| suspect::digest_of(name).is_some())?;
+    look.outboards()?;
+    look.quarantine()?;
     look.blobs()?;
-    for name in layout.quarantine.names()? {
-        name?;
-        look.report.quarantined += 1;
-    }
     let mut large = look.large;
     large.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
     Ok(large.into_iter().map(|(_, digest)| digest).collect())
@@ -183,36 +185,53 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn hosts(&mut self) -> Result<()> {
-        // The first stores have no such folder until somebody pulls.
-        let Some(dir) = self.layout.private.open_dir("hosts").ok().flatten() else {
-            return Ok(());
-        };
+    /// Files of a folder that the store makes when it is first needed.
+    fn folder(&mut self, folder: &str, is_name: fn(&str) -> bool) -> Result<()> {
+        // What else may have its name is told where that is looked at.
+        match self.layout.private.open_dir(folder).ok().flatten() {
+            Some(dir) => self.files(&dir, &format!(".layerstore/{folder}/"), is_name),
+            None => Ok(()),
+        }
+    }
+
+    fn files(&mut self, dir: &Dir, prefix: &str, is_name: impl Fn(&str) -> bool) -> Result<()> {
         for name in dir.names()? {
             let name = name?;
             match dir.meta(&name)? {
-                Some(meta) if hosts::is_name(&name) => {
-                    self.file(&format!(".layerstore/hosts/{name}"), &meta);
-                }
-                Some(_) => self.unknown(".layerstore/hosts/", &name),
+                Some(meta) if is_name(&name) => self.file(&format!("{prefix}{name}"), &meta),
+                Some(_) => self.unknown(prefix, &name),
                 None => {}
             }
         }
         Ok(())
     }
 
-    fn origins(&mut self) -> Result<()> {
-        let Some(dir) = self.layout.private.open_dir(origins::FOLDER).ok().flatten() else {
+    fn outboards(&mut self) -> Result<()> {
+        let Some(outboard) = self.layout.private.open_dir("outboard").ok().flatten() else {
             return Ok(());
         };
-        for name in dir.names()? {
+        for name in outboard.names()? {
             let name = name?;
-            match dir.meta(&name)? {
-                Some(meta) if origins::is_name(&name) => {
-                    self.file(&format!(".layerstore/{}/{name}", origins::FOLDER), &meta);
-                }
-                Some(_) => self.unknown(&format!(".layerstore/{}/", origins::FOLDER), &name),
-                None => {}
+            let prefix = ".layerstore/outboard/";
+            let (Ok(algorithm), Ok(Some(dir))) =
+                (name.parse::<Algorithm>(), outboard.open_dir(&name))
+            else {
+                self.unknown(prefix, &name);
+                continue;
+            };
+            self.permissions(&format!("{prefix}{name}"), &dir.meta_of_self()?);
+            let is_hash = |name: &str| Digest::from_hex(algorithm, name).is_ok();
+            self.files(&dir, &format!("{prefix}{name}/"), is_hash)?;
+        }
+        Ok(())
+    }
+
+    fn quarantine(&mut self) -> Result<()> {
+        for name in self.layout.quarantine.names()? {
+            let name = name?;
+            self.report.quarantined += 1;
+            if quarantine::digest_of(&name).is_none() && !recover::is_kept_for_people(&name) {
+                self.unknown(".layerstore/quarantine/", &name);
             }
         }
         Ok(())
