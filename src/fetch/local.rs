@@ -59,7 +59,10 @@ pub(super) fn wanted(
                 let children = std::iter::once(manifest.config).chain(manifest.layers);
                 wanted.extend(children.filter(|child| seen.insert(child.digest)));
             }
-            Err(error) if is_no_document(&error) => return Ok(None),
+            Err(error) if is_no_document(&error) => {
+                warn_of_damage(&error);
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         }
         wanted.push(descriptor);
@@ -95,11 +98,21 @@ fn is_no_document(error: &Error) -> bool {
         )
 }
 
+/// What is only absent is what a pull is for.
+fn warn_of_damage(error: &Error) {
+    if is_of_bad_bytes(error) {
+        tracing::warn!(%error, "the image is not whole here");
+    }
+}
+
 /// Whether an image that no index describes is for a platform that is wanted.
 fn is_accepted(store: &BlobStore, manifest: &Manifest, choice: &PlatformChoice) -> Result<bool> {
     match platform(store, &manifest.config) {
         Ok(platform) => Ok(platform.is_none_or(|platform| choice.accepts(&platform))),
-        Err(error) if is_no_document(&error) => Ok(false),
+        Err(error) if is_no_document(&error) => {
+            warn_of_damage(&error);
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -25,6 +25,7 @@ mod foreign;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod gather;
+mod heal;
 mod http;
 mod link;
 mod listing;

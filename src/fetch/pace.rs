@@ -101,7 +101,7 @@ impl Pace {
     }
 }
 
-/// A limit on bytes per second that all downloads of a pull share.
+/// A limit on bytes per second that all downloads of a puller share.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     bytes_per_second: u64,

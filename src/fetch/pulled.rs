@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::transfer::Arrival;
@@ -41,6 +43,9 @@ pub struct Pulled {
     pub retries: u64,
     /// How long it took.
     pub seconds: f64,
+    /// The blobs that are counted as reused.
+    #[serde(skip)]
+    reused: HashSet<Digest>,
 }
 
 impl Pulled {
@@ -61,32 +66,38 @@ impl Pulled {
             referrers: 0,
             retries: 0,
             seconds: 0.0,
+            reused: HashSet::new(),
         }
     }
 
-    pub(super) fn count(&mut self, size: u64, fetched: bool) {
+    pub(super) fn count(&mut self, digest: &Digest, size: u64, fetched: bool) {
         let (blobs, bytes) = match fetched {
             true => (&mut self.fetched_blobs, &mut self.fetched_bytes),
             false => (&mut self.reused_blobs, &mut self.reused_bytes),
         };
         *blobs += 1;
         *bytes += size;
+        if !fetched {
+            self.reused.insert(*digest);
+        }
     }
 
     /// What was counted as there comes after all.
-    pub(super) fn take_back(&mut self, size: u64) {
-        self.reused_blobs = self.reused_blobs.saturating_sub(1);
-        self.reused_bytes = self.reused_bytes.saturating_sub(size);
+    pub(super) fn take_back(&mut self, digest: &Digest, size: u64) {
+        if self.reused.remove(digest) {
+            self.reused_blobs -= 1;
+            self.reused_bytes -= size;
+        }
     }
 
-    pub(super) fn arrived(&mut self, size: u64, arrival: Arrival) {
+    pub(super) fn arrived(&mut self, digest: &Digest, size: u64, arrival: Arrival) {
         match arrival {
             Arrival::Fetched { resumed } => {
-                self.count(size - resumed, true);
+                self.count(digest, size - resumed, true);
                 self.resumed_bytes += resumed;
             }
             Arrival::Waited => {
-                self.count(size, false);
+                self.count(digest, size, false);
                 self.waited_blobs += 1;
             }
         }

@@ -15,18 +15,16 @@ use crate::gc;
 use crate::oci::{Descriptor, Digest};
 use crate::store::Pinned;
 
-/// How often blobs are brought anew that were found to be damaged when the image was to be named.
-const HEALINGS: usize = 2;
-
 /// A blob of the image, with what pins it.
-type Wanted = (Descriptor, Pinned);
+pub(super) type Wanted = (Descriptor, Pinned);
 
 impl Pull<'_> {
     pub(super) async fn run(&self) -> Result<Pulled> {
-        let local = self.local().await?;
+        let mut local = self.local().await?;
         if self.policy() != PullPolicy::Always
-            && let Some(Local { root, wanted: Some(wanted) }) = &local
-            && let Some(pulled) = self.nothing_to_do(root, wanted).await?
+            && let Some(Local { root, wanted }) = &mut local
+            && let Some(whole) = wanted.take()
+            && let Some(pulled) = self.nothing_to_do(root, &whole).await?
         {
             return Ok(pulled);
         }
@@ -88,7 +86,7 @@ impl Pull<'_> {
         let origins = origins_of(&documents, &blobs);
         for document in &documents {
             report.size += document.pinned.size();
-            report.count(document.pinned.size(), document.fetched);
+            report.count(document.pinned.digest(), document.pinned.size(), document.fetched);
         }
         // Sizes are what a document declares, and may be absurd.
         let add = |sum: u64, (blob, _): &(Descriptor, Pinned)| sum.saturating_add(blob.size);
@@ -112,46 +110,18 @@ impl Pull<'_> {
         self.find_room(&config, &rest).await?;
         self.bring(config, &mut report).await?;
         if let Some(config) = only_config {
-            self.check_platform(config).await?;
+            self.check_platform_or_heal(config, &mut report).await?;
         }
         self.bring(rest, &mut report).await?;
 
         // Before the ref, which is then never without.
         self.record_origins(origins).await?;
-        self.publish_or_heal(root, &closure, &all, &mut report).await?;
+        self.publish_or_heal(root, closure, &all, &mut report).await?;
         Ok(report)
     }
 
-    /// Names the image. What turns out to be damaged, since it is another program's or since somebody
-    /// has just read it, is brought anew before.
-    async fn publish_or_heal(
-        &self,
-        root: &Descriptor,
-        closure: &[Pinned],
-        blobs: &[Descriptor],
-        report: &mut Pulled,
-    ) -> Result<()> {
-        for _ in 0..HEALINGS {
-            let Err(error) = self.publish(root, closure).await else {
-                return Ok(());
-            };
-            let lost = self.lost(blobs).await?;
-            if lost.is_empty() {
-                return Err(error);
-            }
-            tracing::warn!(%error, "fetching it anew");
-            let were_there = closure.iter().filter(|pinned| {
-                pinned.is_present() && lost.iter().any(|(blob, _)| blob.digest == *pinned.digest())
-            });
-            were_there.for_each(|pinned| report.take_back(pinned.size()));
-            self.find_room(&[], &lost).await?;
-            self.bring(lost, report).await?;
-        }
-        self.publish(root, closure).await
-    }
-
     /// Has room for what is missing, before its first byte.
-    async fn find_room(&self, config: &[Wanted], rest: &[Wanted]) -> Result<()> {
+    pub(super) async fn find_room(&self, config: &[Wanted], rest: &[Wanted]) -> Result<()> {
         let missing = config.iter().chain(rest).filter(|(_, pinned)| !pinned.is_present());
         let missing: Vec<_> = missing.map(|(blob, _)| (blob.digest, blob.size)).collect();
         match missing.is_empty() {
@@ -188,27 +158,27 @@ impl Pull<'_> {
     }
 
     /// Downloads those of the blobs that are missing, several at a time.
-    async fn bring(&self, blobs: Vec<(Descriptor, Pinned)>, report: &mut Pulled) -> Result<()> {
+    pub(super) async fn bring(&self, blobs: Vec<Wanted>, report: &mut Pulled) -> Result<()> {
         let (present, missing): (Vec<_>, Vec<_>) =
             blobs.into_iter().partition(|(_, pinned)| pinned.is_present());
         for (blob, _) in present {
             self.tell(Event::Reused { digest: blob.digest, size: blob.size });
-            report.count(blob.size, false);
+            report.count(&blob.digest, blob.size, false);
         }
         let mut arrivals = stream::iter(missing)
             .map(|(blob, pinned)| async move {
-                fetch(self, &blob, pinned).await.map(|arrival| (blob.size, arrival))
+                fetch(self, &blob, pinned).await.map(|arrival| (blob, arrival))
             })
             .buffer_unordered(self.concurrency());
-        while let Some((size, arrival)) = arrivals.try_next().await? {
-            report.arrived(size, arrival);
+        while let Some((blob, arrival)) = arrivals.try_next().await? {
+            report.arrived(&blob.digest, blob.size, arrival);
         }
         Ok(())
     }
 
     /// An image without an index says only in its config what it is for. Who asked for a platform
     /// by name is not given another.
-    async fn check_platform(&self, config: Descriptor) -> Result<()> {
+    pub(super) async fn check_platform(&self, config: Descriptor) -> Result<()> {
         let store = self.store().clone();
         let Some(platform) = blocking(move || local::platform(&store, &config)).await? else {
             return Ok(());
@@ -223,7 +193,7 @@ impl Pull<'_> {
         })
     }
 
-    fn leave_out(&self, foreign: &[Descriptor], report: &mut Pulled) {
+    pub(super) fn leave_out(&self, foreign: &[Descriptor], report: &mut Pulled) {
         for Descriptor { digest, size, urls, .. } in foreign {
             report.foreign_blobs += 1;
             report.foreign_bytes = report.foreign_bytes.saturating_add(*size);
@@ -237,35 +207,20 @@ impl Pull<'_> {
     /// damaged by that.
     async fn nothing_to_do(&self, root: &Descriptor, wanted: &Whole) -> Result<Option<Pulled>> {
         if let Err(error) = self.publish(root, &wanted.pinned).await {
-            if self.policy() == PullPolicy::Never || self.lost(&wanted.blobs).await?.is_empty() {
+            if self.policy() == PullPolicy::Never {
                 return Err(error);
             }
-            tracing::warn!(%error, "fetching it anew");
+            self.lost(&wanted.blobs, error).await?;
             return Ok(None);
         }
         let mut report = Pulled::new(self.reference(), root);
         self.leave_out(&wanted.foreign, &mut report);
         for blob in &wanted.blobs {
             report.size += blob.size;
-            report.count(blob.size, false);
+            report.count(&blob.digest, blob.size, false);
             self.tell(Event::Reused { digest: blob.digest, size: blob.size });
         }
         Ok(Some(report))
-    }
-
-    async fn publish(&self, root: &Descriptor, closure: &[Pinned]) -> Result<()> {
-        let (store, root, closure) = (self.store().clone(), root.clone(), closure.to_vec());
-        let name = self.reference().to_string();
-        blocking(move || store.publish(&name, &root, &closure)).await
-    }
-
-    /// Those of the blobs that are not there, or not any more: for whoever could not give the image its
-    /// name. Of another program's blob nobody has compared the bytes until then.
-    async fn lost(&self, blobs: &[Descriptor]) -> Result<Vec<Wanted>> {
-        let blobs: Vec<_> = blobs.to_vec();
-        let pinned = self.pin(&blobs.iter().collect::<Vec<_>>()).await?;
-        let lost = blobs.into_iter().zip(pinned).filter(|(_, pinned)| !pinned.is_present());
-        Ok(lost.collect())
     }
 }
 

@@ -34,7 +34,15 @@ pub(crate) fn adopt(layout: &Layout, blobs: &[Pinned]) -> Result<()> {
         return Ok(());
     }
     require_room_for(layout, &others)?;
-    others.iter().try_for_each(|(digest, meta)| adopt_one(layout, digest, meta.len))
+    // One that is damaged is marked, and so is the next: whoever brings them anew is to know of all.
+    let mut damaged = None;
+    for (digest, meta) in &others {
+        match adopt_one(layout, digest, meta.len) {
+            Err(error @ Error::Damaged { .. }) => damaged = damaged.or(Some(error)),
+            adopted => adopted?,
+        }
+    }
+    damaged.map_or(Ok(()), Err)
 }
 
 /// Adopts blobs that were found below a root and are pinned with it only, and makes all names durable.

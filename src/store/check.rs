@@ -140,13 +140,13 @@ pub enum DamageKind {
     WrongType,
     /// Another user owns it or may write to it, or its owner may not read it.
     Permissions,
-    /// A blob that a ref needs is not there.
+    /// A blob that a ref or a lasting lease needs is not there.
     MissingBlob,
     /// Of the manifests of an index none is there.
     NoPlatform,
     /// A blob's length is not the one its descriptor gives.
     WrongSize,
-    /// A blob's bytes are not those of its digest.
+    /// A blob's bytes are not those of its digest, or it has a mark that says so.
     WrongDigest,
     /// A manifest or an index has the right bytes, but they make no sense.
     BadDocument,

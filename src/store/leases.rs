@@ -164,13 +164,15 @@ fn names(layout: &Layout) -> Result<impl Iterator<Item = Result<String>> + use<>
 pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>> {
     let mut leases = Vec::new();
     for name in names(layout)? {
-        let name = name?;
-        if let Some(file) = layout.leases.open_file(&name)? {
-            leases.push(info(layout, name, file)?);
-        }
+        leases.extend(get(layout, name?)?);
     }
     leases.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(leases)
+}
+
+/// One lease; `None` if there is none of that id.
+pub(crate) fn get(layout: &Layout, id: String) -> Result<Option<LeaseInfo>> {
+    layout.leases.open_file(&id)?.map(|file| info(layout, id, file)).transpose()
 }
 
 /// What the process of a lease is going to write.

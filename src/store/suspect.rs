@@ -102,8 +102,9 @@ impl Suspects {
     /// Takes the mark from a blob, for good bytes have its name now.
     pub(crate) fn clear(&self, digest: &Digest) -> Result<()> {
         match self.dir()? {
-            Some(dir) => dir.unlink(&name(digest)).map(drop),
-            None => Ok(()),
+            // To remove what is not there is an error where nothing may be written.
+            Some(dir) if dir.meta(&name(digest))?.is_some() => dir.unlink(&name(digest)).map(drop),
+            _ => Ok(()),
         }
     }
 }

@@ -263,25 +263,34 @@ impl Source<'_> {
     /// a full disk, the sums of its pages stay in memory.
     fn renew(&self) -> Result<Against> {
         let mut hasher = BlobHasher::new(self.digest.algorithm(), self.outboards);
-        let mut sums = Vec::new();
+        self.read_whole(|bytes| hasher.update(bytes))?;
+        self.is_digest(hasher.digest())?;
+        // What is there may be what was wrong, if it is not what was kept now.
+        let kept = hasher.keep(self.digest).then(|| self.outboards.open(self.digest, self.len));
+        if let Some(outboard) = kept.flatten() {
+            return Ok(Against::Sums(Sums::new(outboard, self.len)));
+        }
+        let (mut hasher, mut sums) = (self.digest.algorithm().hasher(), Vec::new());
+        self.read_whole(|bytes| {
+            hasher.update(bytes);
+            sums.extend(bytes.chunks(PAGE).map(groups::sum));
+        })?;
+        self.is_digest(hasher.finish())?;
+        Ok(Against::Sums(Sums::in_memory(&sums)))
+    }
+
+    /// Gives out the whole blob, in pieces of which all but the last are of whole pages.
+    fn read_whole(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
         let mut buffer = vec![0; PIECE];
         let mut at = 0;
         loop {
             let read = self.fill(&mut buffer, at)?;
-            hasher.update(&buffer[..read]);
-            sums.extend(buffer[..read].chunks(PAGE).map(groups::sum));
+            take(&buffer[..read]);
             at += read as u64;
             if read < PIECE {
-                break;
+                return Ok(());
             }
         }
-        self.is_digest(hasher.digest())?;
-        // What is there may be what was wrong, if it is not what was kept now.
-        let kept = hasher.keep(self.digest).then(|| self.outboards.open(self.digest, self.len));
-        Ok(Against::Sums(match kept.flatten() {
-            Some(outboard) => Sums::new(outboard, self.len),
-            None => Sums::in_memory(&sums),
-        }))
     }
 
     /// Fills the buffer, but at the end of the file; how many bytes that were.

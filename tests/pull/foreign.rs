@@ -113,6 +113,29 @@ fn one_that_was_left_out_is_fetched_when_it_is_asked_for() {
     world.assert_has("demo:1", &image);
 }
 
+/// It was asked for once. Another tool's copy of it that is wrong is not fetched for who does not ask for it.
+#[test]
+fn one_that_turns_out_to_be_damaged_is_left_out() {
+    let layer = image(media::LAYER_FOREIGN, &[]);
+    let (server, url) = elsewhere(&layer);
+    let image = image(media::LAYER_FOREIGN, &[url]);
+    let world = world(&image);
+    let reference = world.reference("demo:1");
+    run(world.puller().include_foreign(true).pull(&reference)).unwrap();
+    for is_named in [true, false] {
+        if !is_named {
+            run(world.puller().include_foreign(true).pull(&reference)).unwrap();
+            world.store.remove_refs(&[reference.to_string()]).unwrap();
+        }
+        super::heal::rot(&world, &image.layers[1].digest);
+        server.clear_requests();
+        let pulled = world.pull("demo:1").unwrap();
+        assert_eq!((pulled.foreign_blobs, pulled.foreign_bytes), (1, 300_000), "{pulled:?}");
+        assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (0, 3), "{pulled:?}");
+        assert_eq!(server.requests().len(), 0);
+    }
+}
+
 #[test]
 fn without_an_address_the_registry_is_asked() {
     let image = image(media::LAYER_FOREIGN, &[]);

@@ -7,7 +7,7 @@ use layerstore::CheckOptions;
 use layerstore::fetch::PullPolicy;
 
 /// Changes a byte of a blob where it lies, as a disk does.
-fn rot(world: &World, digest: &str) {
+pub(super) fn rot(world: &World, digest: &str) {
     let path = world.store.root().join("blobs").join(digest.replace(':', "/"));
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
@@ -172,4 +172,22 @@ fn what_turns_out_to_be_damaged_at_the_end_is_healed_in_the_same_pull() {
         world.assert_has("demo:1", &image);
         world.assert_tidy(0);
     }
+}
+
+/// Of an image that has no name here and that another tool wrote, everything may be wrong, the config too,
+/// which is read before the layers are looked at.
+#[test]
+fn all_that_another_tool_wrote_wrongly_is_healed_in_one_pull() {
+    let world = World::new();
+    let image = images::synthetic(&[300_000, 1_000, 100_000, 70_000, 2_000]);
+    world.registry.push("demo", "1", &image);
+    world.pull("demo:1").unwrap();
+    world.store.remove_refs(&[world.reference("demo:1").to_string()]).unwrap();
+    let blobs = image.closure();
+    blobs.iter().for_each(|(digest, _)| rot(&world, digest));
+    let pulled = world.pull("demo:1").unwrap();
+    assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (blobs.len() as u64, 0), "{pulled:?}");
+    assert_eq!(marks(&world), 0);
+    world.assert_has("demo:1", &image);
+    world.assert_tidy(0);
 }

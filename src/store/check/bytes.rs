@@ -10,7 +10,7 @@ use super::pace::Pace;
 use super::select::{Selection, select};
 use super::structure::finding;
 use super::{CheckOptions, CheckProgress, CheckReport, DamageKind, Finding, Findings};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::store::groups::{self, GROUP, RECORD};
 use crate::store::layout::Layout;
@@ -215,7 +215,10 @@ impl Reader<'_> {
             && outboards.are_on()
             && let Some(outboard) = outboards.open(&digest, own.len)
         {
-            bad = self.first_bad_group(&file, &digest, &outboard, buffer)?;
+            bad = match self.first_bad_group(&file, &digest, &outboard, buffer) {
+                Err(_) if self.is_replaced(&digest, &own) => return Ok(Err(Outcome::Replaced)),
+                bad => bad?,
+            };
             // A mark says that the digest did not hold: hashes that do were changed with the bytes.
             if bad.is_none() && !suspects.has(&digest)? {
                 outboards.set_checked(&digest);
@@ -232,7 +235,7 @@ impl Reader<'_> {
             let read = self.fill(&hashing.file, &hashing.digest, buffer, hashing.at);
             let len = match read {
                 Ok(len) => len,
-                Err(error) => return Ended { digest: hashing.digest, outcome: Err(error) },
+                Err(error) => return self.failed(&hashing, error),
             };
             hashing.hasher.update(&buffer[..len]);
             hashing.at += len as u64;
@@ -255,12 +258,8 @@ impl Reader<'_> {
             let other_read = self.fill(&other.file, &other.digest, others, other.at);
             let (len, other_len) = match (read, other_read) {
                 (Ok(len), Ok(other_len)) => (len, other_len),
-                (Err(error), _) => {
-                    return (vec![Ended { digest: one.digest, outcome: Err(error) }], Some(other));
-                }
-                (_, Err(error)) => {
-                    return (vec![Ended { digest: other.digest, outcome: Err(error) }], Some(one));
-                }
+                (Err(error), _) => return (vec![self.failed(&one, error)], Some(other)),
+                (_, Err(error)) => return (vec![self.failed(&other, error)], Some(one)),
             };
             let hashers = [&mut one.hasher, &mut other.hasher];
             BlobHasher::update_both(hashers, [&ones[..len], &others[..other_len]]);
@@ -273,6 +272,21 @@ impl Reader<'_> {
                 (true, true) => return (vec![self.end(one), self.end(other)], None),
             }
         }
+    }
+
+    /// What could not be read may not be what has the name any more.
+    fn failed(&self, hashing: &Hashing, error: Error) -> Ended {
+        let digest = hashing.digest;
+        let outcome = match self.is_replaced(&digest, &hashing.own) {
+            true => Ok(Outcome::Replaced),
+            false => Err(error),
+        };
+        Ended { digest, outcome }
+    }
+
+    fn is_replaced(&self, digest: &Digest, own: &Meta) -> bool {
+        let now = self.layout.blob_meta(digest);
+        now.is_ok_and(|now| now.is_none_or(|now| now.id != own.id))
     }
 
     /// Compares the digest. Where it is the right one, the hashes of the groups are kept.

@@ -18,11 +18,12 @@ pub(super) fn follow(
     findings: &mut Findings,
     notes: &mut Findings,
 ) -> Result<()> {
-    // What is wrong with a lease itself is told where they are looked at.
-    let Ok(leases) = leases::list(layout) else {
-        return Ok(());
-    };
-    for lease in leases.into_iter().filter(|lease| lease.state == LeaseState::Lasting) {
+    for id in layout.leases.names()? {
+        // What is wrong with a lease itself is told where they are looked at.
+        let lease = match id.map(|id| leases::is_id(&id).then(|| leases::get(layout, id)))? {
+            Some(Ok(Some(lease))) if lease.state == LeaseState::Lasting => lease,
+            _ => continue,
+        };
         let (mut damage, mut remarks) = (Vec::new(), Vec::new());
         for root in &lease.trees {
             match reading::descriptor_of(layout, root) {

@@ -213,11 +213,18 @@ impl Look<'_> {
         for name in outboard.names()? {
             let name = name?;
             let prefix = ".layerstore/outboard/";
-            let (Ok(algorithm), Ok(Some(dir))) =
-                (name.parse::<Algorithm>(), outboard.open_dir(&name))
-            else {
+            let Ok(algorithm) = name.parse::<Algorithm>() else {
                 self.unknown(prefix, &name);
                 continue;
+            };
+            let dir = match outboard.open_dir(&name) {
+                Ok(Some(dir)) => dir,
+                Ok(None) => continue,
+                Err(error) => {
+                    let path = format!("{prefix}{name}");
+                    self.findings.add(DamageKind::WrongType, path, error.to_string());
+                    continue;
+                }
             };
             self.permissions(&format!("{prefix}{name}"), &dir.meta_of_self()?);
             let is_hash = |name: &str| Digest::from_hex(algorithm, name).is_ok();

@@ -71,7 +71,10 @@ impl CheckProgress {
             Show::Lines(messages, said) => {
                 if said.elapsed() >= plain::PAUSE {
                     *said = Instant::now();
-                    let (read, all) = (human::size(step.bytes), human::size(step.total_bytes));
+                    let (read, all) = (
+                        human::size(step.bytes.min(step.total_bytes)),
+                        human::size(step.total_bytes),
+                    );
                     messages.line(format!("read {read} of {all}"));
                 }
             }

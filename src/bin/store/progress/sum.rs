@@ -32,7 +32,7 @@ impl Sum {
     pub(super) fn hear(&mut self, event: &Event, now: Instant) {
         match event {
             Event::Planned { bytes, .. } => self.bytes = *bytes,
-            Event::Reused { size, .. } => self.done = self.done.saturating_add(*size),
+            Event::Reused { digest, size } => self.set(digest, *size, false),
             Event::Started { digest, resumed, .. } => self.set(digest, *resumed, false),
             Event::Advanced { digest, done } => self.set(digest, *done, true),
             Event::Waiting { digest, done, .. } => {
