@@ -1,6 +1,6 @@
 //! `gc`, `df` and `check`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
@@ -185,6 +185,41 @@ fn check_tells_programs_how_far_it_is() {
     assert_eq!(sandbox.run(&["check", "--read-data", "--progress", "none"]).err, "");
 }
 
+/// Three large blobs, which were read one, two and three hours ago, and two small ones, which are read
+/// each time.
+#[test]
+fn check_reads_no_more_than_since_and_subset_say() {
+    let sandbox = Sandbox::new();
+    let layers: Vec<Vec<u8>> = (1..=3).map(|seed| noise(100_000, seed)).collect();
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    let image = sandbox.add_image("example.org/a:1", &layers);
+    let read = |options: &[&str]| {
+        for (hours, layer) in (1..).zip(&image.layers) {
+            let hashes = sandbox.root().join(".layerstore/outboard/sha256").join(layer.hex());
+            let then = SystemTime::now() - Duration::from_secs(3600 * hours);
+            std::fs::File::open(hashes).unwrap().set_modified(then).unwrap();
+        }
+        let report = sandbox.json(&[&["check"], options].concat());
+        report["readBlobs"].as_u64().unwrap()
+    };
+    for (options, wanted) in [
+        (&[][..], 5),
+        (&["--quick"], 0),
+        (&["--since", "30m"], 5),
+        (&["--since", "90m"], 4),
+        (&["--since", "2h30m"], 3),
+        (&["--since", "4h"], 2),
+        (&["--subset", "5%"], 3),
+        (&["--subset", "0.25%"], 3),
+        (&["--subset", "50%"], 4),
+        (&["--subset", "100%"], 5),
+        (&["--since", "90m", "--subset", "50%"], 3),
+        (&["--since", "90m", "--read-data"], 4),
+    ] {
+        assert_eq!(read(options), wanted, "{options:?}");
+    }
+}
+
 /// Slow enough, by its own limit, for a bar to be drawn.
 #[test]
 fn check_shows_a_bar_on_a_terminal_and_keeps_to_its_rate() {
@@ -231,8 +266,7 @@ fn gc_drops_images_over_the_cap_and_says_what_is_kept() {
     for (n, layer) in layers.iter().enumerate() {
         let image = sandbox.add_image(&format!("example.org/{n}:1"), &[layer]);
         let name = format!("sha256-{}", image.target.digest.hex());
-        let then =
-            std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * (3 - n as u64));
+        let then = SystemTime::now() - Duration::from_secs(3600 * (3 - n as u64));
         let used = sandbox.root().join(".layerstore/used").join(name);
         for path in [used, blob_path(&sandbox.library(), &image.target.digest)] {
             std::fs::File::open(path).unwrap().set_modified(then).unwrap();
