@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use layerstore::oci::Algorithm;
 use serde_json::{Value, json};
 
 use crate::sandbox::{Sandbox, keys};
@@ -191,6 +192,89 @@ fn a_lost_index_is_named_by_all_and_rebuilt() {
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("index.json: rebuilt from its copy, with 1 image name\n"), "{out}");
     assert!(world.sandbox.ok(&["images"]).contains(&world.name));
+}
+
+/// With an empty one, the next collection would remove every blob.
+#[test]
+fn no_command_but_a_repair_makes_a_new_index_json() {
+    let world = World::new();
+    let (sandbox, name, digest) = (&world.sandbox, &*world.name, &*world.image.digest);
+    let layer = &*world.image.layers[0].digest;
+    world.registry.push("other", "1", &Image::of(&[Layer::random_file("other", 2, 1000)]));
+    let other = world.registry.reference("other:1");
+    let file = sandbox.dir.path().join("file");
+    fs::write(&file, [7; 100_000]).unwrap();
+    let file = file.to_str().unwrap();
+    let lease = sandbox.ok(&["lease", "add", digest]);
+    sandbox.ok(&["pin", name]);
+    let index = sandbox.root().join("index.json");
+    fs::remove_file(&index).unwrap();
+    let assert_stays_lost = |args: &[&str]| {
+        assert!(!index.exists(), "{args:?} has made a new index.json");
+        let layer = sandbox.root().join("blobs").join(layer.replace(':', "/"));
+        assert!(layer.exists(), "{args:?} has removed a blob");
+    };
+    for args in [
+        &["pull", "--plain-http", name][..],
+        &["pull", "--plain-http", &other],
+        &["pull", "--plain-http", "--policy", "missing", name],
+        &["pull", "--plain-http", "--policy", "never", name],
+        &["tag", name, "example.org/again:1"],
+        &["tag", digest, "example.org/again:1"],
+        &["pin", name],
+        &["unpin", name],
+        &["touch", name],
+        &["rm", "--force", name],
+        &["inspect", name],
+        &["df", "--html", "-"],
+        &["gc", "--grace", "0s"],
+        &["gc", "--grace", "0s", "--dry-run"],
+        &["gc", "--grace", "0s", "--max-used-space", "1"],
+        &["gc", "--why", name],
+        &["blob", "stat", layer],
+    ] {
+        sandbox.fails(args, 3, "store check --repair");
+        assert_stays_lost(args);
+    }
+    // These ask for no name. What is put is kept by the grace time, and else by a lease.
+    for args in [
+        &["init"][..],
+        &["blob", "put", file],
+        &["lease", "add", digest],
+        &["lease", "add", layer, "--ttl", "1h"],
+        &["lease", "rm", lease.trim()],
+        &["lease", "ls"],
+        &["blob", "ls"],
+        &["blob", "cat", digest],
+        &["config", "max-used-space", "1M"],
+        &["config"],
+    ] {
+        sandbox.ok(args);
+        assert_stays_lost(args);
+    }
+    // Where room is wanted, nobody can say what may go.
+    fs::write(sandbox.dir.path().join("large"), vec![8; 2_000_000]).unwrap();
+    let large = sandbox.dir.path().join("large");
+    let args = ["blob", "put", large.to_str().unwrap()];
+    sandbox.fails(&args, 3, "store check --repair");
+    assert_stays_lost(&args);
+    sandbox.ok(&["config", "--unset", "max-used-space"]);
+    // Those that make a store where there is none complete one that lacks more than that.
+    for args in [&["init"][..], &["blob", "put", file], &["pull", "--plain-http", &other]] {
+        fs::remove_dir(sandbox.root().join(".layerstore/trash")).unwrap();
+        let code = if args[0] == "pull" { 3 } else { 0 };
+        assert_eq!(sandbox.run(args).code, Some(code), "{args:?}");
+        assert_stays_lost(args);
+    }
+    let put = Algorithm::Sha256.digest(&[7; 100_000]).to_string();
+    sandbox.ok(&["lease", "add", &put]);
+
+    assert_eq!(world.repair(&[]).0, Some(0));
+    sandbox.ok(&["gc", "--grace", "0s", "--max-used-space", "1G"]);
+    let image = &sandbox.json(&["images"])[0];
+    assert_eq!((&image["name"], &image["missing"]), (&json!(name), &json!(0)));
+    assert_eq!(image["pinned"], json!(true));
+    assert_eq!(sandbox.json(&["blob", "stat", &put])["size"], json!(100_000));
 }
 
 #[test]
