@@ -1,5 +1,6 @@
 //! A small disk of its own, a store on it, and the command run on that.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -14,12 +15,21 @@ pub(crate) struct Disk(tempfile::TempDir);
 
 impl Disk {
     pub(crate) fn mount(size: u64) -> Disk {
+        Disk::mount_with(size, "loop", &[])
+    }
+
+    /// One on which no space can be set aside: it runs out when something is written, and not before.
+    pub(crate) fn without_reservations(size: u64) -> Disk {
+        Disk::mount_with(size, "loop,nodelalloc", &["-O", "^extent,^64bit,^has_journal"])
+    }
+
+    fn mount_with(size: u64, how: &str, options: &[&str]) -> Disk {
         let dir = tempfile::tempdir().unwrap();
         let (file, path) = (dir.path().join("disk"), dir.path().join("mounted"));
         std::fs::File::create(&file).unwrap().set_len(size).unwrap();
         std::fs::create_dir(&path).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&file));
-        run(Command::new("mount").args(["-o", "loop"]).args([&file, &path]));
+        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).args(options).arg(&file));
+        run(Command::new("mount").args(["-o", how]).args([&file, &path]));
         Disk(dir)
     }
 
@@ -40,6 +50,27 @@ impl Disk {
     /// What is free for anybody.
     pub(crate) fn free(&self) -> u64 {
         self.df("avail")
+    }
+
+    /// Leaves no more free than that, until [`make_room`](Disk::make_room).
+    pub(crate) fn fill(&self, left: u64) {
+        let mut filler = std::fs::File::create(self.filler()).unwrap();
+        // A half at a time: the list of a file's blocks takes some too, and what is written waits in
+        // memory for its place, of which some is given back then.
+        while let more @ 1.. = self.free().saturating_sub(left) {
+            let more = vec![0; (more as usize / 2).max(1024)];
+            if filler.write_all(&more).and_then(|()| filler.sync_all()).is_err() {
+                break;
+            }
+        }
+    }
+
+    pub(crate) fn make_room(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("filler")
     }
 
     fn df(&self, what: &str) -> u64 {

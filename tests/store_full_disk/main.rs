@@ -8,6 +8,8 @@ mod capped;
 mod disk;
 #[cfg(feature = "cli")]
 mod limits;
+#[cfg(feature = "cli")]
+mod pulls;
 #[path = "../store_support/mod.rs"]
 mod store_support;
 #[cfg(feature = "cli")]
