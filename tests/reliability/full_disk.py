@@ -4,9 +4,10 @@
     full_disk.py [--disks N] [--store COMMAND] [--seed N]
 
 An operation that finds no space ends with the exit code for that; a pull also says how much is
-missing, or keeps what it downloaded. The checker finds nothing lost, and `store gc` works there. With
-space again, the operation, a pull of what is missing and a collection succeed. Needs root, for
-the loop device: without, exits with 77 and says that it did not run.
+missing, or keeps what it downloaded; no part that was there gets shorter. The checker finds
+nothing lost, and `store gc` works there. With space again, the operation, a pull of what is missing
+and a collection succeed. Needs root, for the loop device: without, exits with 77 and says that it
+did not run.
 """
 
 import errno
@@ -117,9 +118,7 @@ def fill(there, disk, it, left):
     if done.returncode == NO_SPACE:
         problems += told(text, it.op == "pull")
     parts = kept(there)
-    gone = before - parts - {f"{it.replace(':', '-')}.part" for it in layout.blobs(there.root)}
-    if gone:
-        problems.append(f"parts are gone: {' '.join(gone)}")
+    problems += shorter(there, before, parts, "parts have lost bytes")
     with ledgers.Ledger(there.book, sync=False) as book:
         name = book.begin("gc", grace=3600)
         collected = there.run(["gc"])
@@ -127,8 +126,7 @@ def fill(there, disk, it, left):
             problems.append(f"a collection on the full disk ended with {world.said(collected)}")
         else:
             book.done(name)
-    if kept(there) < parts:
-        problems.append("a collection removed a part that can be continued")
+    problems += shorter(there, parts, kept(there), "a collection removed what can be continued")
     problems += [f"after the collection: {text}" for text in there.check()]
     disk.make_room()
     return done.returncode == NO_SPACE, problems + there.aftermath(it)
@@ -147,11 +145,20 @@ def told(text, is_pull):
 
 
 def kept(there):
-    """The parts of known blobs that have bytes."""
+    """How many bytes each part has."""
     folder = there.at(".layerstore/parts")
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    sizes = {it: os.path.getsize(os.path.join(folder, it)) for it in names if it.endswith(".part")}
-    return {it for it, size in sizes.items() if size}
+    stems = [it.removesuffix(".part") for it in names if it.endswith(".part")]
+    digests = [it.replace("-", ":", 1) for it in stems]
+    return {it: layout.part_bytes(there.root, it) for it in digests}
+
+
+def shorter(there, before, after, what):
+    """Which parts have less than before. One may go when its blob has come, and for nothing else here: all
+    have right bytes, are written to and are young (docs/protocol.md)."""
+    due = before.keys() - layout.blobs(there.root).keys()
+    lost = [f"{it}: {after.get(it, 0)} of {before[it]}" for it in sorted(due) if after.get(it, 0) < before[it]]
+    return [f"{what}: {', '.join(lost)}"] if lost else []
 
 
 if __name__ == "__main__":

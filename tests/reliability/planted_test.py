@@ -65,6 +65,16 @@ FOREIGN = (
 )
 LEFT = "[os.chmod(it, 0o644) for it in foreign if os.path.exists(it)]"
 UNLINKS = '[os.unlink(it) for it in glob.glob(private + "/parts/*")]'
+# A byte less of each part, and an account without the last range.
+CUTS = '[os.truncate(it, os.path.getsize(it) - 1) for it in glob.glob(private + "/parts/*.part")]'
+FORGETFUL = """
+    import zlib
+    for path in glob.glob(private + "/parts/*.state"):
+        with open(path, "r+") as file:
+            ranges = [it.split()[1] for it in file if it.startswith("bytes ")][-1]
+            text = "bytes " + ranges.rpartition(",")[0]
+            file.write(f"\\n{text} {zlib.crc32(text.encode()):08x}\\n")
+"""
 # By what is planted: the operation, the sabotage before and after it, what must be reported.
 PLANTED = {
     "a tag that loses another": ("tag", "", FORGETS.format(when="tag", name="base"), "ref: "),
@@ -123,7 +133,15 @@ PLANTED = {
 # The same on a full disk.
 FULL = {
     "a tag that loses another": ("tag", "", FORGETS.format(when="tag", name="base"), "ref: "),
-    "parts that are lost": ("resumed pull", "", "if code == 8: " + UNLINKS, "parts are gone: "),
+    "parts that are lost": (
+        "resumed pull", "", "if code == 8: " + UNLINKS, "parts have lost bytes: ",
+    ),
+    "parts that are cut": (
+        "resumed pull", "", "if code == 8: " + CUTS, "parts have lost bytes: ",
+    ),
+    "an account of less than there is": (
+        "resumed pull", "", "if code == 8: " + FORGETFUL, "parts have lost bytes: ",
+    ),
     "another exit code": ("resumed pull", "", "if code == 8: code = 1", "it ended with 1: "),
     "nothing that is said": (
         "resumed pull", "os.dup2(os.open(os.devnull, os.O_WRONLY), 2)", "",
@@ -135,7 +153,11 @@ FULL = {
     ),
     "a collection that removes parts": (
         "resumed pull", "", 'if command == "gc": ' + UNLINKS,
-        "a collection removed a part that can be continued",
+        "a collection removed what can be continued",
+    ),
+    "a collection that cuts parts": (
+        "resumed pull", "", 'if command == "gc": ' + CUTS,
+        "a collection removed what can be continued",
     ),
 }  # fmt: skip
 
