@@ -1,10 +1,11 @@
 """The same work in stores of more and more blobs."""
 
-import pathlib
+import os
 import shutil
 import subprocess
 
 import pulls
+import whole
 from local import make_layout
 from measure import in_turn, median, timed
 
@@ -33,20 +34,27 @@ def row(bench, image, blobs):
     folder = root / "blobs/sha256"
     store = [bench.store, "--root", root, "-q"]
     subprocess.run([*store, "init"], check=True, stdout=subprocess.DEVNULL)
-    new = blobs_of(bench, image)
+    one, said = bench.folder / "one", bench.folder / "said"
+    new = whole.brought(pulls.pull_command(bench, one, image), one, bench.folder / "trace")
+    shutil.rmtree(one)
+    all_blobs = len(os.listdir(folder)) + len(new)
 
     def prepare(name):
         for blob in new if name == "pull" else ():
-            (folder / blob).unlink(missing_ok=True)
+            (folder / blob).unlink()
 
     def verify(name, _):
-        if name.startswith("pull") and not all((folder / blob).exists() for blob in new):
-            raise SystemExit(f"{name} did not bring the image")
+        if name.startswith("pull"):
+            whole.verify(root, new, others=True)
+        if name == "pull, there":
+            whole.verify_reused(said, new)
+        if (left := len(os.listdir(folder))) != all_blobs:
+            raise SystemExit(f"{name} left {left} blobs of {all_blobs}")
 
     pull = pulls.pull_command(bench, root, image)
     contenders = {
         "pull": lambda _: timed(pull),
-        "pull, there": lambda _: timed(pull),
+        "pull, there": lambda _: pulls.again(bench, root, image, said),
         "gc": lambda _: timed([*store, "gc", "--grace", "0s"]),
         "gc, dry run": lambda _: timed([*store, "gc", "--dry-run", "--grace", "0s"]),
         "images": lambda _: timed([*store, "images"]),
@@ -60,12 +68,3 @@ def row(bench, image, blobs):
     walls = " | ".join(f"{median(runs):.3f}" for runs in results.values())
     memory = max(taken["memory"] for taken in results["gc"])
     return f"| {blobs:,} | {walls} | {memory:.0f} |"
-
-
-def blobs_of(bench, image):
-    """The names of the blobs of an image, by a pull into a store of its own."""
-    root = bench.folder / "one"
-    subprocess.run(pulls.pull_command(bench, root, image), check=True, stdout=subprocess.DEVNULL)
-    names = [blob.name for blob in pathlib.Path(root / "blobs/sha256").iterdir()]
-    shutil.rmtree(root)
-    return names

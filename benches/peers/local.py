@@ -10,7 +10,7 @@ import statistics
 import subprocess
 
 import durable
-import pulls
+import whole
 from measure import ROOT, in_turn, median, table, timed
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -130,15 +130,14 @@ def put(bench):
         return root
 
     def verify(name, root):
-        found = list(root.rglob("blobs/sha256/*")) if name == "store" else list(root.iterdir())
-        if len(found) != count:
-            raise SystemExit(f"{name} put {len(found)} blobs of {count}")
         if name == "store":
-            pulls.verify_digests(root)
+            whole.verify(root, names)
+        elif len(found := list(root.iterdir())) != count:
+            raise SystemExit(f"{name} put {len(found)} blobs of {count}")
 
     first = prepare("store")
     calls = durable.traced([bench.store, "--root", first, "blob", "put", *files], bench.folder / "trace")
-    names = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    names = {hashlib.sha256(file.read_bytes()).hexdigest(): 4096 for file in files}
     if wrong := durable.complaint(calls, names, with_ref=False):
         raise SystemExit(f"the put was not durable: {wrong}")
     results = in_turn(bench.rounds(3), {

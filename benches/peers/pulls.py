@@ -7,11 +7,10 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 
-import durable
+import whole
 from measure import ROOT, in_turn, median, table, timed
 
 TOOL = ROOT / "tests/tools/local-registry"
@@ -36,8 +35,10 @@ def pull_command(bench, root, image, *options, authority=None):
 
 
 def skopeo_command(root, image, authority=None):
+    """As it is at the registry: else skopeo would compress layers that are not."""
     trust = f"--src-cert-dir={authority.parent}" if authority else "--src-tls-verify=false"
-    return ["skopeo", "copy", "-q", "--insecure-policy", trust, f"docker://{image}", f"oci:{root}:it"]
+    return ["skopeo", "copy", "-q", "--insecure-policy", "--preserve-digests", trust, f"docker://{image}",
+            f"oci:{root}:it"]
 
 
 def ctr(bench, image):
@@ -70,20 +71,9 @@ def read_and_discard(address, repository, digests, authority=None):
     return timed(["curl", "-fsZ", "--parallel-max", "6", *trust, *words], stderr=subprocess.DEVNULL)
 
 
-def blobs_of(layout):
-    return {file.name: file.stat().st_size for file in (layout / "blobs/sha256").iterdir()}
-
-
 def is_manifest(blob):
     """Manifests are not to be had as blobs of docker-registry."""
     return blob.stat().st_size < 1 << 20 and b'"schemaVersion"' in blob.read_bytes()
-
-
-def verify_digests(layout):
-    for file in (layout / "blobs/sha256").iterdir():
-        with file.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != file.name:
-                sys.exit(f"{layout}: the content of {file.name} is another")
 
 
 def compared(bench, address, repository, rounds, with_ctr=False, keep=False, authority=None):
@@ -96,14 +86,9 @@ def compared(bench, address, repository, rounds, with_ctr=False, keep=False, aut
     def ours(root, *options):
         return pull_command(bench, root, image, *options, authority=authority)
 
-    calls = durable.traced(ours(first), bench.folder / "trace")
-    blobs = blobs_of(first)
-    verify_digests(first)
-    if wrong := durable.complaint(calls, blobs):
-        sys.exit(f"the pull of {image} was not durable: {wrong}")
-    manifests = {name for name in blobs if is_manifest(first / "blobs/sha256" / name)}
+    blobs = whole.brought(ours(first), first, bench.folder / "trace")
+    urls = [f"sha256:{name}" for name in blobs if not is_manifest(first / "blobs/sha256" / name)]
     shutil.rmtree(first)
-    urls = [f"sha256:{name}" for name in blobs if name not in manifests]
 
     def prepare(name):
         to = bench.folder / name.split()[0]
@@ -111,10 +96,10 @@ def compared(bench, address, repository, rounds, with_ctr=False, keep=False, aut
         return to
 
     def verify(name, root):
-        if name.startswith("store") or name == "skopeo":
-            if blobs_of(root) != blobs:
-                sys.exit(f"{name} brought other blobs than before")
-            verify_digests(root)
+        if name.startswith("ctr"):
+            whole.verify(bench.folder / "containerd/root/io.containerd.content.v1.content", blobs)
+        elif name.startswith("store") or name == "skopeo":
+            whole.verify(root, blobs)
             if keep:
                 root.rename(tempfile.mkdtemp(dir=bench.folder))
             else:
@@ -178,10 +163,12 @@ def ranges(bench):
                    stdout=subprocess.DEVNULL)
     with registry(bench.folder / "registry", data, rate) as address:
         image = f"{address}/real/large:v1"
+        root = bench.folder / "ranges"
+        blobs = whole.brought(pull_command(bench, root, image), root, bench.folder / "trace")
         results = in_turn(bench.rounds(5), {
             "store": lambda root: timed(pull_command(bench, root, image)),
             "skopeo": lambda root: timed(skopeo_command(root, image)),
-        }, lambda _: fresh(bench.folder / "ranges"), lambda _, root: verify_digests(root))
+        }, lambda _: fresh(root), lambda _, root: whole.verify(root, blobs))
     least = size / (connections * rate)
     return (f"## One large layer, 20 MB/s a connection\n\n{ranges.__doc__}\n\n{table(results)}\n\n"
             f"At {connections} times 20 MB/s the layer takes {least:.2f} s: `store` took "
@@ -201,15 +188,29 @@ def present(bench):
     with registry(bench.folder / "registry", bench.data) as address:
         image = f"{address}/real/{bench.tag}:v1"
         subprocess.run([bench.store, "--root", full, "init"], check=True, stdout=subprocess.DEVNULL)
-        for root in (full, bare):
-            subprocess.run(pull_command(bench, root, image), check=True, stdout=subprocess.DEVNULL)
+        blobs = whole.brought(pull_command(bench, bare, image), bare, bench.folder / "trace")
+        subprocess.run(pull_command(bench, full, image), check=True, stdout=subprocess.DEVNULL)
         subprocess.run(skopeo_command(layout, image), check=True)
-        results = in_turn(bench.rounds(21), {
-            "store": lambda _: timed(pull_command(bench, bare, image)),
-            "store, 10,000 refs": lambda _: timed(pull_command(bench, full, image)),
+        contenders = {
+            "store": lambda said: again(bench, bare, image, said),
+            "store, 10,000 refs": lambda said: again(bench, full, image, said),
             "skopeo": lambda _: timed(skopeo_command(layout, image)),
-        })
+        }
+
+        def verify(name, said):
+            if name.startswith("store"):
+                whole.verify_reused(said, blobs)
+
+        results = in_turn(bench.rounds(21), contenders, lambda _: bench.folder / "said", verify)
+        for root in (full, bare, layout):
+            whole.verify(root, blobs, others=root == full)
     return f"## An image that is there\n\n{present.__doc__}\n\n{table(results)}\n", results
+
+
+def again(bench, root, image, said):
+    """A pull of what is there, and in a file what it says it did."""
+    with said.open("w") as file:
+        return timed(pull_command(bench, root, image, "--json"), stdout=file)
 
 
 def together(bench):
@@ -217,15 +218,17 @@ def together(bench):
     with registry(bench.folder / "registry", bench.data) as address:
         image = f"{address}/real/{bench.tag}:v1"
 
-        def run(root, count):
-            command = pull_command(bench, root, image)
+        def at_once(count):
             # One command, so that its time and its CPU are those of all.
-            script = f"for i in $(seq {count}); do \"$@\" & done; for j in $(jobs -p); do wait $j || exit 1; done"
-            return timed(["bash", "-c", script, "-", *command])
+            script = (f"for i in $(seq {count}); do \"$@\" & done; "
+                      "for j in $(jobs -p); do wait $j || exit 1; done")
+            return ["bash", "-c", script, "-", *pull_command(bench, root, image)]
 
+        root = bench.folder / "together"
+        blobs = whole.brought(at_once(8), root, bench.folder / "trace")
         results = in_turn(bench.rounds(5), {
-            "one process": lambda root: run(root, 1),
-            "eight processes": lambda root: run(root, 8),
-        }, lambda _: fresh(bench.folder / "together"), lambda _, root: verify_digests(root))
+            "one process": lambda _: timed(at_once(1)),
+            "eight processes": lambda _: timed(at_once(8)),
+        }, lambda _: fresh(root), lambda _, root: whole.verify(root, blobs))
     return (f"## Eight at once\n\n{together.__doc__}\n\n{table(results, ours='one process')}\n",
             results)
