@@ -16,8 +16,9 @@ SHUT = re.compile(r"the gate was shut microseconds=(\d+)")
 
 def beside(bench):
     """Of a store of so many blobs, seven an image, a collection removes a tenth, while the large image is
-    pulled into the same store, again and again: its layers are removed before each pull. After as many
-    pulls beside the collection come as many alone."""
+    pulled into the same store, again and again: its layers are removed before each pull. About as many pulls
+    alone are half before the collection and half after it: what so many unlinks leave behind may slow down
+    the pulls that come after them."""
     size = 1_000_000 // bench.scale
     garbage = size // 10
     root = bench.folder / "million"
@@ -25,7 +26,7 @@ def beside(bench):
     make_layout(root, kept, 0)
     store = [bench.store, "--root", root, "-q"]
     subprocess.run([*store, "init"], check=True, stdout=subprocess.DEVNULL)
-    alone, together, holds, memory = [], [], [], 0
+    before, together, after, holds, memory = [], [], [], [], 0
     with pulls.registry(bench.folder / "registry", bench.data) as address:
         image = f"{address}/real/{bench.tag}:v1"
         one = bench.folder / "one"
@@ -43,8 +44,10 @@ def beside(bench):
             return taken
 
         subprocess.run(pulls.pull_command(bench, root, image), check=True, stdout=subprocess.DEVNULL)
+        half = max(1, 10 // bench.scale)  # of the pulls beside one collection, as far as is known
         for number in range(bench.rounds(5)):
             more_garbage(root, garbage, number)
+            before += [pull() for _ in range(half)]
             log, said = bench.folder / "log", bench.folder / "memory"
             gc = [bench.store, "--root", root, "-vv", "gc", "--grace", "0s"]
             process = subprocess.Popen([*peak_of(said), *gc], stdin=subprocess.DEVNULL,
@@ -63,16 +66,19 @@ def beside(bench):
             memory = max(memory, mebibytes(said.open()))
             holds += gate_holds(log)
             together += during
-            alone += [pull() for _ in during]
+            after += [pull() for _ in range(half)]
+            half = max(1, round(len(during) / 2))
     shutil.rmtree(root)
     if not together:
         raise SystemExit("no pull began and ended beside a collection")
     p99 = statistics.quantiles(holds, n=100)[98]
+    alone = before + after
     ratio = median(together) / median(alone)
     return (f"## A collection of {size:,} blobs, and pulls beside it\n\n{beside.__doc__}\n\n"
             f"- A pull alone took {median(alone):.3f} s and {median(alone, 'cpu'):.2f} CPU s, beside the "
             f"collection {median(together):.3f} s and {median(together, 'cpu'):.2f} CPU s: {ratio:.2f} times "
-            f"as long (medians of {len(alone)} each).\n"
+            f"as long (medians of {len(alone)} and {len(together)}). Alone before a collection it was "
+            f"{median(before):.3f} s, and after one {median(after):.3f} s.\n"
             f"- The gate was shut {len(holds):,} times, for {1000 * statistics.median(holds):.1f} ms (median), "
             f"{1000 * p99:.1f} ms (p99), {1000 * max(holds):.1f} ms at most.\n"
             f"- The collection took {memory:.0f} MiB at most.\n", {})
