@@ -78,15 +78,19 @@ def table(results, ours="store"):
         ratios = [theirs["wall"] / own["wall"] for theirs, own in zip(runs, results[ours])]
         lines.append(
             f"| {name} | {middle:.3f} | {low:.3f} to {high:.3f} | {min(walls):.3f} to "
-            f"{max(walls):.3f} | {median(runs, 'cpu'):.2f} | {peak(runs)} | "
+            f"{max(walls):.3f} | {cell(median(runs, 'cpu'), '.2f')} | {cell(peak(runs), '.0f')} | "
             f"{statistics.median(ratios):.2f} |")
     return "\n".join(lines)
 
 
 def peak(runs):
     """Of all rounds: a limit of memory that is kept to in most of them is not kept to."""
-    memory = max(taken["memory"] for taken in runs)
-    return "" if math.isnan(memory) else f"{memory:.0f}"
+    return max(taken["memory"] for taken in runs)
+
+
+def cell(value, form):
+    """What was not measured is left out."""
+    return "" if math.isnan(value) else f"{value:{form}}"
 
 
 def machine(folder):
