@@ -79,8 +79,8 @@ def beside(bench):
             f"collection {median(together):.3f} s and {median(together, 'cpu'):.2f} CPU s: {ratio:.2f} times "
             f"as long (medians of {len(alone)} and {len(together)}). Alone before a collection it was "
             f"{median(before):.3f} s, and after one {median(after):.3f} s.\n"
-            f"- The gate was shut {len(holds):,} times, for {1000 * statistics.median(holds):.1f} ms (median), "
-            f"{1000 * p99:.1f} ms (p99), {1000 * max(holds):.1f} ms at most.\n"
+            f"- The gate was shut {len(holds):,} times, for {1000 * statistics.median(holds):.1f} ms "
+            f"(median), {1000 * p99:.1f} ms (p99), {1000 * max(holds):.1f} ms at most.\n"
             f"- The collection took {memory:.0f} MiB at most.\n", {})
 
 

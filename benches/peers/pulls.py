@@ -44,7 +44,7 @@ def skopeo_command(root, image, authority=None):
 
 def ctr(bench, image):
     """`ctr content fetch` into a containerd that begins with nothing; its start is not timed.
-    CPU time and memory would be those of ctr, which only asks containerd to do the work: they are left out."""
+    CPU time and memory would be those of ctr, which only asks containerd to work: they are left out."""
     folder = bench.folder / "containerd"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
