@@ -18,7 +18,8 @@ def beside(bench):
     """Of a store of so many blobs, seven an image, a collection removes a tenth, while the large image is
     pulled into the same store, again and again: its layers are removed before each pull. About as many pulls
     alone are half before the collection and half after it: what so many unlinks leave behind may slow down
-    the pulls that come after them."""
+    the pulls that come after them. The server's files are in the page cache, as is what it has room for of
+    the store, which was written just before; the disk is synced before each pull."""
     size = 1_000_000 // bench.scale
     garbage = size // 10
     root = bench.folder / "million"

@@ -16,7 +16,8 @@ IMAGE = "debian"
 def grow(bench):
     """Stores of more and more blobs, seven an image and a ref for each; medians, in seconds. `pull`
     brings one more image, of which the blobs are removed again before each run; `pull, there` finds it
-    whole. `gc` marks and lists everything and removes nothing."""
+    whole. `gc` marks and lists everything and removes nothing. The store was written just before, and each
+    command ran once untimed: what fits into the page cache is there."""
     rows = []
     with pulls.registry(bench.folder / "registry", bench.data) as address:
         image = f"{address}/real/{IMAGE}:v1"

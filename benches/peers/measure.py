@@ -42,7 +42,8 @@ def mebibytes(said):
 
 
 def in_turn(rounds, contenders, prepare=lambda name: None, verify=lambda name, made: None):
-    """Runs each contender once to warm up and then `rounds` times, each round in another order.
+    """Runs each contender once to warm up and then `rounds` times, each round in another order. The page
+    cache is warm for all but what `prepare` empties it of.
 
     `prepare` makes what a run needs and is not timed; `verify` looks at what came of it and ends
     the program if that is wrong. A contender gets what was prepared, and returns what `timed` does.

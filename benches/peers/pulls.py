@@ -132,7 +132,8 @@ def pull(bench):
 
 
 def small(bench):
-    """200 layers of 64 KiB that cannot be compressed; the server's files are in the page cache."""
+    """200 layers of 64 KiB that cannot be compressed; the server's files are in the page cache, the store
+    is new and the disk is synced before each run."""
     layout = bench.folder / "small"
     (layout / "blobs/sha256").mkdir(parents=True)
 
@@ -161,7 +162,8 @@ def small(bench):
 
 def ranges(bench):
     """One layer of 286 MB that cannot be compressed, from nginx, which gives each connection 20 MB/s.
-    `store` has at most 8 connections; skopeo has one."""
+    `store` has at most 8 connections; skopeo has one. The server's files are in the page cache, the store
+    is new and the disk is synced before each run."""
     data, size, rate, connections = bench.folder / "data", 286_000_000, 20_000_000, 8
     subprocess.run([ROOT / "tests/tools/large-image", data, str(size)], check=True,
                    stdout=subprocess.DEVNULL)
@@ -185,7 +187,8 @@ def fresh(root):
 
 
 def present(bench):
-    """The image is there already, and the store has 10,000 other refs, or none."""
+    """The image is there already, and the store has 10,000 other refs, or none. All files are in the page
+    cache, by a run before that is not timed."""
     from local import make_layout
     full, bare, layout = (bench.folder / name for name in ("full", "bare", "present"))
     make_layout(full, 10_000, 0, layers=0)
@@ -218,7 +221,8 @@ def again(bench, root, image, said):
 
 
 def together(bench):
-    """Eight processes pull the same image into the same new store."""
+    """Eight processes pull the same image into the same new store; the server's files are in the page cache,
+    the disk is synced before each run."""
     with registry(bench.folder / "registry", bench.data) as address:
         image = f"{address}/real/{bench.tag}:v1"
 

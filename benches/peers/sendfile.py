@@ -53,8 +53,8 @@ DOCUMENT = """
 
 def sendfile(bench):
     """The same image from nginx, which has the kernel send files: nearer to a registry on another host,
-    whose work is not done by the processors that the client has. Of ctr, CPU and memory are left out, as
-    containerd does the work."""
+    whose work is not done by the processors that the client has. Its files are in the page cache,
+    the disk is synced before each run. Of ctr, CPU and memory are left out, as containerd does the work."""
     with server(bench) as address:
         results, blobs = pulls.compared(bench, address, "image", bench.rounds(7), with_ctr=True)
     size = sum(blobs.values()) / 1e6
@@ -64,7 +64,8 @@ def sendfile(bench):
 
 def tls(bench):
     """The same image from nginx over TLS, as registries are reached, which neither a kernel nor a network
-    card encrypts here: of the two processors the server takes what it encrypts with."""
+    card encrypts here: of the two processors the server takes what it encrypts with. Its files are in
+    the page cache, the disk is synced before each run."""
     folder = bench.folder / "tls"
     folder.mkdir()
     authority = certified(folder)
