@@ -12,7 +12,7 @@ import tempfile
 import time
 
 import whole
-from measure import ROOT, in_turn, median, table, timed
+from measure import ROOT, in_turn, median, peak, table, timed
 
 TOOL = ROOT / "tests/tools/local-registry"
 
@@ -179,6 +179,26 @@ def ranges(bench):
     return (f"## One large layer, 20 MB/s a connection\n\n{ranges.__doc__}\n\n{table(results)}\n\n"
             f"At {connections} times 20 MB/s the layer takes {least:.2f} s: `store` took "
             f"{median(results['store']) / least:.2f} times that.\n", results)
+
+
+def large(bench):
+    """One layer of 4 GiB that cannot be compressed, from docker-registry; the server's files are in the page
+    cache if it has room for them, the store is new and the disk is synced before each run. The memory of a
+    pull is not to depend on how large a layer is: 32 MiB are the limit."""
+    data, limit = bench.folder / "data", 32
+    subprocess.run([ROOT / "tests/tools/large-image", data, str((4 << 30) // bench.scale)], check=True,
+                   stdout=subprocess.DEVNULL)
+    with registry(bench.folder / "registry", data) as address:
+        image = f"{address}/real/large:v1"
+        root = bench.folder / "large"
+        blobs = whole.brought(pull_command(bench, root, image), root, bench.folder / "trace")
+        results = in_turn(bench.rounds(3), {"store": lambda _: timed(pull_command(bench, root, image))},
+                          lambda _: fresh(root), lambda _, root: whole.verify(root, blobs))
+    size, most = sum(blobs.values()), peak(results["store"])
+    speed = size / 1e9 / median(results["store"])
+    return (f"## A layer of {size / 2**30:.1f} GiB\n\n{large.__doc__}\n\n{table(results)}\n\n"
+            f"This is {speed:.2f} GB/s, with {most:.1f} MiB at most, which is "
+            f"{'within' if most <= limit else 'ABOVE'} the limit.\n", results)
 
 
 def fresh(root):
