@@ -1,8 +1,6 @@
 """Pulls from Debian's docker-registry on loopback, over plain HTTP, into a new folder each time."""
 
 import contextlib
-import hashlib
-import json
 import math
 import os
 import pathlib
@@ -67,11 +65,12 @@ def ctr(bench, image):
         daemon.wait()
 
 
-def read_and_discard(address, repository, digests, authority=None):
+def read_and_discard(address, repository, digests, authority=None, connections=6):
     scheme, trust = ("https", ["--cacert", authority]) if authority else ("http", [])
     urls = [f"{scheme}://{address}/v2/{repository}/blobs/{digest}" for digest in digests]
     words = [word for url in urls for word in ("-o", "/dev/null", url)]
-    return timed(["curl", "-fsZ", "--parallel-max", "6", *trust, *words], stderr=subprocess.DEVNULL)
+    return timed(["curl", "-fsZ", "--parallel-max", str(connections), *trust, *words],
+                 stderr=subprocess.DEVNULL)
 
 
 def is_manifest(blob):
@@ -79,9 +78,12 @@ def is_manifest(blob):
     return blob.stat().st_size < 1 << 20 and b'"schemaVersion"' in blob.read_bytes()
 
 
-def compared(bench, address, repository, rounds, with_ctr=False, keep=False, authority=None):
+def compared(bench, address, repository, rounds, with_ctr=False, keep=False, authority=None, connections=(),
+             server=None):
     """Store, skopeo, and a client that discards, each into a new folder; all bytes are compared.
 
+    `connections`: how many that client has in further rows than that with 6, as many as the others have.
+    `server`: the number of the server's process; what it takes of the CPU is measured too.
     `keep`: what was pulled is removed after the last round. ext4 does not use an inode again for some
     time, and looks for others: where hundreds were removed a moment ago, to make files is slow."""
     image = f"{address}/{repository}:v1"
@@ -117,7 +119,27 @@ def compared(bench, address, repository, rounds, with_ctr=False, keep=False, aut
         contenders["ctr content fetch"] = lambda _: ctr(bench, image)
     if with_ctr or authority:
         contenders["store, no group hashes"] = lambda root: timed(ours(root, "--group-hashes", "off"))
+    for count in connections:
+        contenders[f"curl, discarding, {count} connections"] = lambda _, count=count: read_and_discard(
+            address, repository, urls, authority, count)
+    if server:
+        contenders = {name: with_server(run, server) for name, run in contenders.items()}
     return in_turn(rounds, contenders, prepare, verify), blobs
+
+
+def with_server(run, process):
+    """A contender that counts the CPU seconds of a server too."""
+    def both(made):
+        before = cpu_of(process)
+        return {**run(made), "server": cpu_of(process) - before}
+
+    return both
+
+
+def cpu_of(process):
+    """User and system time of a process, in seconds; the kernel counts hundredths."""
+    fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pull(bench):
@@ -129,35 +151,6 @@ def pull(bench):
     size = sum(blobs.values()) / 1e6
     return (f"## One image, {len(blobs)} blobs, {size:.0f} MB, pulled cold\n\n{pull.__doc__}\n\n"
             f"{table(results)}\n", results)
-
-
-def small(bench):
-    """200 layers of 64 KiB that cannot be compressed; the server's files are in the page cache, the store
-    is new and the disk is synced before each run."""
-    layout = bench.folder / "small"
-    (layout / "blobs/sha256").mkdir(parents=True)
-
-    def put(data, media_type):
-        name = hashlib.sha256(data).hexdigest()
-        (layout / "blobs/sha256" / name).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data)}
-
-    layers = [put(os.urandom(65536), "application/vnd.oci.image.layer.v1.tar") for _ in range(200)]
-    config = {"architecture": "amd64", "os": "linux",
-              "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}}
-    manifest = put(json.dumps({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": put(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
-        "layers": layers}).encode(), "application/vnd.oci.image.manifest.v1+json")
-    manifest["annotations"] = {"org.opencontainers.image.ref.name": "small"}
-    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-    data = bench.folder / "small-data"
-    with registry(bench.folder / "registry", data) as address:
-        subprocess.run([TOOL, "push", bench.folder / "registry", layout], check=True,
-                       stdout=subprocess.DEVNULL)
-        results, _ = compared(bench, address, "real/small", bench.rounds(9), keep=True)
-    return f"## Many small layers\n\n{small.__doc__}\n\n{table(results)}\n", results
 
 
 def ranges(bench):

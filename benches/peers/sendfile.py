@@ -94,17 +94,18 @@ def certified(folder):
 
 
 @contextlib.contextmanager
-def server(bench, certificate=None):
-    """Serves the image of the benchmarks as `image:v1`; its address. With TLS if there is a folder with
-    a certificate."""
+def server(bench, certificate=None, layout=None, name=None):
+    """Serves an image of a layout, that of the benchmarks unless it is said which, as `image:v1`; its
+    address. With TLS if there is a folder with a certificate."""
+    layout = layout or bench.layout
     folder = bench.folder / "sendfile"
     blobs = folder / "blobs"
     blobs.mkdir(parents=True)
-    for file in (bench.layout / "blobs/sha256").iterdir():
+    for file in (layout / "blobs/sha256").iterdir():
         os.link(file, blobs / f"sha256:{file.name}")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    root = root_of(bench)
+    root = root_of(layout, name or bench.tag)
     documents = "".join(
         DOCUMENT.format(name=name, blobs=blobs, digest=root["digest"], media_type=root["mediaType"])
         for name in ("v1", root["digest"]))
@@ -122,11 +123,11 @@ def server(bench, certificate=None):
         shutil.rmtree(folder)
 
 
-def root_of(bench):
-    """The descriptor of the image, which is one manifest."""
-    entries = json.loads((bench.layout / "index.json").read_text())["manifests"]
-    name = "org.opencontainers.image.ref.name"
-    return next(entry for entry in entries if entry["annotations"][name] == bench.tag)
+def root_of(layout, name):
+    """The descriptor of an image, which is one manifest."""
+    entries = json.loads((layout / "index.json").read_text())["manifests"]
+    key = "org.opencontainers.image.ref.name"
+    return next(entry for entry in entries if entry["annotations"][key] == name)
 
 
 def wait_for(port, process):
