@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 
+import stages
 import whole
 from measure import ROOT, in_turn, median, peak, table, timed
 
@@ -148,9 +149,12 @@ def pull(bench):
     asks containerd, which does the work: what ctr itself takes of CPU and memory says nothing."""
     with registry(bench.folder / "registry", bench.data) as address:
         results, blobs = compared(bench, address, f"real/{bench.tag}", bench.rounds(7), True)
+        root = bench.folder / "stages"
+        where = stages.of_pull(pull_command(bench, root, f"{address}/real/{bench.tag}:v1"), root, blobs,
+                               bench.rounds(5), lambda _: fresh(root))
     size = sum(blobs.values()) / 1e6
     return (f"## One image, {len(blobs)} blobs, {size:.0f} MB, pulled cold\n\n{pull.__doc__}\n\n"
-            f"{table(results)}\n", results)
+            f"{table(results)}\n\n{where}\n", results)
 
 
 def ranges(bench):

@@ -32,7 +32,8 @@ def small(bench):
         from_nginx, _ = pulls.compared(bench, address, "image", bench.rounds(9), keep=True)
     return (f"## Many small layers\n\n{small.__doc__}\n\n{table(results)}\n\n"
             f"CPU time of docker-registry itself, on the same processors, in the median: {taken}.\n\n"
-            "### Many small layers, from nginx\n\nThe same image from a server that costs next to nothing.\n\n"
+            "### Many small layers, from nginx\n\nThe same image from a server that costs next to "
+            "nothing.\n\n"
             f"{table(from_nginx)}\n", results)
 
 
