@@ -28,6 +28,21 @@ def registry(folder, data, rate=None):
         subprocess.run([TOOL, "stop", folder], check=True)
 
 
+def images():
+    """The layout with the images of the benchmarks, and the same as a registry keeps it, which are made if
+    they are not there."""
+    folder = ROOT / "target/bench-images"
+    layout, data = folder / "layout", folder / "registry"
+    if not layout.is_dir():
+        subprocess.run([ROOT / "tests/tools/real-images", folder, "full"], check=True)
+    if not data.is_dir():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            with registry(scratch, pathlib.Path(scratch) / "data"):
+                subprocess.run([TOOL, "push", scratch, layout], check=True)
+            (pathlib.Path(scratch) / "data").rename(data)
+    return layout, data
+
+
 def pull_command(bench, root, image, *options, authority=None):
     """`authority`: the file with the one who has signed the server's certificate, if it speaks TLS."""
     trust = ["--ca-file", authority] if authority else ["--plain-http"]
