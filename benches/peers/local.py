@@ -25,16 +25,6 @@ for name in os.listdir(folder):
     if name in doomed:
         os.unlink(name, dir_fd=folder)
 """
-ONE_BY_ONE = """
-import os, sys
-folder = os.open(sys.argv[1], os.O_RDONLY)
-for source in sys.argv[2:]:
-    data = open(source, "rb").read()
-    file = os.open("new", os.O_CREAT | os.O_WRONLY, 0o444, dir_fd=folder)
-    os.write(file, data); os.fsync(file); os.close(file)
-    os.rename("new", os.path.basename(source), src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)
-"""
 
 
 def make_layout(root, kept, dropped, layers=5):
@@ -113,8 +103,10 @@ def collect(bench):
 
 
 def put(bench):
-    """10,000 blobs of 4 KiB, each durable under its name at the end; the files are in the page cache."""
+    """10,000 blobs of 4 KiB, each durable under its name at the end; the files are in the page cache. The
+    other program is Rust too, and makes one file after the other durable; it does not hash them."""
     count = 10_000 // bench.scale
+    one_by_one = example("plain_put")
     sources = bench.folder / "sources"
     sources.mkdir()
     files = [sources / str(n) for n in range(count)]
@@ -132,17 +124,18 @@ def put(bench):
     def verify(name, root):
         if name == "store":
             whole.verify(root, names)
-        elif len(found := list(root.iterdir())) != count:
-            raise SystemExit(f"{name} put {len(found)} blobs of {count}")
+        elif {file.name: file.read_bytes() for file in root.iterdir()} != contents:
+            raise SystemExit(f"{name} put other files than it was given")
 
     first = prepare("store")
     calls = durable.traced([bench.store, "--root", first, "blob", "put", *files], bench.folder / "trace")
+    contents = {file.name: file.read_bytes() for file in files}
     names = {hashlib.sha256(file.read_bytes()).hexdigest(): 4096 for file in files}
     if wrong := durable.complaint(calls, names, with_ref=False):
         raise SystemExit(f"the put was not durable: {wrong}")
     results = in_turn(bench.rounds(3), {
         "store": lambda root: timed([bench.store, "--root", root, "blob", "put", *files]),
-        "write, fsync, rename, fsync": lambda root: timed(["python3", "-c", ONE_BY_ONE, root, *files]),
+        "write, fsync, rename, fsync": lambda root: timed([one_by_one, root, *files]),
     }, prepare, verify)
     return f"## Many small blobs\n\n{put.__doc__}\n\n{table(results)}\n", results
 
@@ -201,8 +194,7 @@ def read(bench):
     root = bench.folder / "read"
     with_hashes(bench, root)
     largest = max((root / "blobs/sha256").iterdir(), key=os.path.getsize)
-    subprocess.run(["cargo", "build", "--release", "--locked", "--example", "reader"],
-                   cwd=ROOT, check=True)
+    reader = example("reader")
     ways = {"in order, 1 MiB": ("in-order", 1 << 20), "in order, 64 KiB": ("in-order", 64 << 10),
             "in order, 4 KiB": ("in-order", 4096),
             "at random, 64 KiB from a page on": ("at-pages", 64 << 10),
@@ -210,7 +202,7 @@ def read(bench):
             "at random, 4 KiB from anywhere": ("anywhere", 4096)}
     rows = []
     for name, (order, size) in ways.items():
-        command = [ROOT / "target/release/examples/reader", root, f"sha256:{largest.name}"]
+        command = [reader, root, f"sha256:{largest.name}"]
         results = in_turn(bench.rounds(9), {
             how: lambda _, how=how: timed([*command, how, order, size, 10**9])
             for how in ("verified", "unverified")})
@@ -221,6 +213,12 @@ def read(bench):
     return (f"## Verified reads\n\n{read.__doc__}\n\n"
             "| | verified, s | unverified, s | speed of verified, median of pairs |\n"
             "| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n", {})
+
+
+def example(name):
+    """Builds a program of ours that is measured beside the command."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "--example", name], cwd=ROOT, check=True)
+    return ROOT / "target/release/examples" / name
 
 
 def start(bench):
