@@ -289,10 +289,11 @@ pub enum Error {
         limit: u64,
     },
 
-    /// A blob that was there has gone while it was needed, or was never fetched.
+    /// A blob that was there has gone while it was needed, or was found to be damaged, or was never
+    /// fetched.
     #[error(
-        "{name} was not saved: its blob {digest} is no longer in the store, so something other \
-         than `store` removes files there; pull it again"
+        "{name} was not saved: its blob {digest} has gone since it was seen, or was found to be damaged, as \
+         by a check; pull it again"
     )]
     Incomplete {
         /// The ref that was to be written.

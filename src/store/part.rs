@@ -242,7 +242,8 @@ impl Part {
             self.keep_state()?;
             self.note()?;
         }
-        sys::write_pieces_at(self.file(), pieces, place.start, &path)?;
+        sys::write_pieces_at(self.file(), pieces, place.start, &path)
+            .map_err(|error| self.with_numbers(error))?;
         self.unnoted += place.end - place.start;
         self.ranges.insert(place);
         if self.unnoted >= NOTE || self.noted.elapsed() >= NOTE_TIME {
@@ -295,6 +296,19 @@ impl Part {
             self.state = Some(Box::new(PartState::open(&self.layout.parts, &names.state)?));
         }
         Ok(())
+    }
+
+    /// Where space cannot be set aside, only a write meets the full disk, and does not know how much more is
+    /// to come.
+    fn with_numbers(&self, error: Error) -> Error {
+        match error {
+            Error::NoSpace { action, path, needed: None, .. } => {
+                let needed = Some(self.pinned.size().saturating_sub(self.len()));
+                let available = Filesystem::available(self.layout.root.path()).ok();
+                Error::NoSpace { action, path, needed, available }
+            }
+            other => other,
+        }
     }
 
     /// Sets space aside up to `end` at least.
