@@ -6,7 +6,8 @@
 //! proof against somebody who can write to the store.
 
 use blake3::hazmat::{self, ChainingValue, HasherExt, Mode};
-use twox_hash::XxHash3_64;
+
+use crate::sys;
 
 /// The length of a group, in bytes. Only the last of a blob may be shorter.
 pub(crate) const GROUP: usize = 16 * 1024;
@@ -24,7 +25,7 @@ pub(crate) type Sum = [u8; 8];
 
 /// The fast sum of a page.
 pub(crate) fn sum(page: &[u8]) -> Sum {
-    XxHash3_64::oneshot(page).to_le_bytes()
+    sys::xxh3(page).to_le_bytes()
 }
 
 /// The leaf of the tree that the `n`th group is, where the blob has more groups than one.

@@ -11,6 +11,11 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::sys::{self, Aside, Dir};
 
+/// How much of a reader is read at once, in bytes: little at first, for most of many small blobs' time would go
+/// into zeros for them.
+const FIRST_PIECE: usize = 8 * 1024;
+const PIECE: usize = 256 * 1024;
+
 /// A blob that is being written, whose digest is known when it ends.
 ///
 /// Bytes are hashed as they come. Nothing of it is to be seen in the store until
@@ -181,7 +186,7 @@ impl Ingest {
     /// [`Error::TooLarge`] over the limit, [`Error::NoSpace`], [`Error::Io`] naming `origin` if it
     /// cannot be read.
     pub fn write_from(&mut self, mut reader: impl io::Read, origin: &str) -> Result<u64> {
-        let mut buffer = vec![0; 256 * 1024];
+        let mut buffer = vec![0; FIRST_PIECE];
         let before = self.written;
         loop {
             let read = match reader.read(&mut buffer) {
@@ -194,6 +199,9 @@ impl Ingest {
                 return Err(Error::TooLarge { what: origin.to_owned(), limit: self.limit });
             }
             self.write_all(&buffer[..read]).context("write to", self.aside.path())?;
+            if read == buffer.len() {
+                buffer.resize(PIECE, 0);
+            }
         }
     }
 }

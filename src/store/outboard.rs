@@ -246,6 +246,11 @@ impl BlobHasher {
         BlobHasher { whole: Whole::new(algorithm), groups }
     }
 
+    /// For its digest only.
+    pub(crate) fn of_digest(algorithm: Algorithm) -> BlobHasher {
+        BlobHasher { whole: Whole::new(algorithm), groups: None }
+    }
+
     pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         let Some(groups) = &mut self.groups else {
             return self.whole.update(bytes);

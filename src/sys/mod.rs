@@ -18,6 +18,7 @@ mod sha256;
 mod sync;
 #[cfg(feature = "fetch")]
 mod user_file;
+mod xxh3;
 
 pub(crate) use aside::Aside;
 #[cfg(feature = "fetch")]
@@ -35,6 +36,7 @@ pub(crate) use sync::{
 };
 #[cfg(feature = "fetch")]
 pub(crate) use user_file::{change_user_file, read_user_file};
+pub(crate) use xxh3::xxh3;
 
 /// 128 random bits in hexadecimal, for names that nobody else may have chosen.
 pub(crate) fn random_name() -> std::io::Result<String> {
