@@ -2,7 +2,6 @@
 
 import re
 import statistics
-import subprocess
 
 import whole
 from measure import in_turn, timed
