@@ -199,8 +199,8 @@ impl Ingest {
                 return Err(Error::TooLarge { what: origin.to_owned(), limit: self.limit });
             }
             self.write_all(&buffer[..read]).context("write to", self.aside.path())?;
-            if read == buffer.len() {
-                buffer.resize(PIECE, 0);
+            if read == buffer.len() && read < PIECE {
+                buffer = vec![0; PIECE];
             }
         }
     }
