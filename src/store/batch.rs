@@ -1,5 +1,6 @@
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use super::ingest::{Ingest, name_synced, replace};
 use super::layout::Layout;
@@ -8,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::oci::Algorithm;
 use crate::sys::{self, Aside};
 
-/// How many files are open at a time, far below the least limit of a process.
-const PENDING: usize = 256;
-/// How many bytes are left to one sync. A large blob is not kept waiting for 255 others.
+/// How many files are synced together. Twice as many are open at a time, far below the least limit of a process.
+const PENDING: usize = 128;
+/// How many bytes are left to one sync. A large blob is not kept waiting for 127 others.
 const PENDING_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Many blobs whose digests are known when they end.
@@ -43,6 +44,8 @@ pub struct IngestBatch {
     pending: Vec<Ingest>,
     pending_bytes: u64,
     done: Vec<Pinned>,
+    /// What puts those in place that were put before the pending ones.
+    naming: Option<JoinHandle<Result<Vec<Pinned>>>>,
     /// Some blobs could not be put in place.
     is_broken: bool,
 }
@@ -63,6 +66,7 @@ impl IngestBatch {
             pending: Vec::new(),
             pending_bytes: 0,
             done: Vec::new(),
+            naming: None,
             is_broken: false,
         })
     }
@@ -99,31 +103,98 @@ impl IngestBatch {
     /// blobs may then be in the store. [`Error::BrokenBatch`](crate::Error::BrokenBatch) if that was
     /// told of a [`put`](IngestBatch::put) before.
     pub fn commit(mut self) -> Result<Vec<Pinned>> {
-        self.flush()?;
+        self.whole(|batch| {
+            batch.settle()?;
+            let last = batch.take_pending().name()?;
+            batch.done.extend(last);
+            Ok(())
+        })?;
         // Once, and also where every blob was there: see `Ingest::commit`.
         self.layout.sync_names(self.algorithm)?;
-        Ok(self.done)
+        Ok(std::mem::take(&mut self.done))
     }
 
-    /// Puts what is pending in place. What fails of it is gone, and the rest must not pass for all.
+    /// Has what is pending put in place, beside those that are put next.
     fn flush(&mut self) -> Result<()> {
+        self.whole(|batch| {
+            batch.settle()?;
+            let pending = Arc::new(Mutex::new(Some(batch.take_pending())));
+            let theirs = Arc::clone(&pending);
+            let named = move || take(&theirs).map_or_else(|| Ok(Vec::new()), Pending::name);
+            match thread::Builder::new().name("store-batch".to_owned()).spawn(named) {
+                Ok(thread) => batch.naming = Some(thread),
+                // Where no thread is to be had, this one does it.
+                Err(_) => {
+                    if let Some(pending) = take(&pending) {
+                        batch.done.extend(pending.name()?);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Does something after which the batch is of no use if it fails: what fails of it is gone, and the
+    /// rest must not pass for all.
+    fn whole(&mut self, work: impl FnOnce(&mut IngestBatch) -> Result<()>) -> Result<()> {
         if std::mem::replace(&mut self.is_broken, true) {
             return Err(Error::BrokenBatch);
         }
-        self.name_pending()?;
+        work(self)?;
         self.is_broken = false;
         Ok(())
     }
 
-    /// Names what is pending: pins, then mode, sync and name, as for one blob.
-    fn name_pending(&mut self) -> Result<()> {
+    /// Waits for what is being put in place.
+    fn settle(&mut self) -> Result<()> {
+        if let Some(naming) = self.naming.take() {
+            let named = naming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.done.extend(named?);
+        }
+        Ok(())
+    }
+
+    fn take_pending(&mut self) -> Pending {
         self.pending_bytes = 0;
-        let pending = std::mem::take(&mut self.pending);
-        let names: Vec<_> = pending.iter().map(Ingest::identity).collect();
-        let pinned = self.lease.pin(&names)?;
-        let dir = self.layout.make_algorithm(self.algorithm)?;
+        Pending {
+            layout: self.layout.clone(),
+            lease: self.lease.clone(),
+            algorithm: self.algorithm,
+            blobs: std::mem::take(&mut self.pending),
+        }
+    }
+}
+
+impl Drop for IngestBatch {
+    /// Nothing goes on in the store once it is dropped.
+    fn drop(&mut self) {
+        if let Some(naming) = self.naming.take() {
+            drop(naming.join());
+        }
+    }
+}
+
+fn take(pending: &Mutex<Option<Pending>>) -> Option<Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Blobs that are written, and have neither a sync nor a name.
+struct Pending {
+    layout: Arc<Layout>,
+    lease: Lease,
+    algorithm: Algorithm,
+    blobs: Vec<Ingest>,
+}
+
+impl Pending {
+    /// Names them: pins, then mode, sync and name, as for one blob.
+    fn name(self) -> Result<Vec<Pinned>> {
+        let Pending { layout, lease, algorithm, blobs } = self;
+        let names: Vec<_> = blobs.iter().map(Ingest::identity).collect();
+        let pinned = lease.pin(&names)?;
+        let dir = layout.make_algorithm(algorithm)?;
         let mut new = Vec::new();
-        for (ingest, pinned) in pending.into_iter().zip(&pinned) {
+        for (ingest, pinned) in blobs.into_iter().zip(&pinned) {
             if !pinned.is_present() || !ingest.is_kept(dir, pinned.digest())? {
                 let (aside, hasher) = ingest.finished()?;
                 new.push((aside, hasher, pinned));
@@ -133,12 +204,11 @@ impl IngestBatch {
         sys::sync_together(&files, dir.path())?;
         for (aside, hasher, pinned) in new {
             match pinned.is_present() {
-                true => replace(&self.layout, aside, dir, pinned.digest())?,
-                false => name_synced(&self.layout, aside, pinned.digest(), pinned.size())?,
+                true => replace(&layout, aside, dir, pinned.digest())?,
+                false => name_synced(&layout, aside, pinned.digest(), pinned.size())?,
             }
             hasher.keep(pinned.digest());
         }
-        self.done.extend(pinned);
-        Ok(())
+        Ok(pinned)
     }
 }
