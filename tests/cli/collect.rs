@@ -242,8 +242,10 @@ fn a_long_check_says_how_far_it_is() {
     let sandbox = Sandbox::new();
     sandbox.add_image("example.org/a:1", &[&noise(3 << 20, 1)]);
     let done = sandbox.run(&["check", "--limit-rate", "256k"]);
-    assert_eq!((done.code, done.err.lines().count()), (Some(0), 1), "{done:?}");
-    assert!(done.err.starts_with("read ") && done.err.ends_with(" MiB of 3.0 MiB\n"), "{done:?}");
+    // One, if the machine has time; it takes twelve seconds.
+    let is_one = |line: &str| line.starts_with("read ") && line.ends_with(" MiB of 3.0 MiB");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(!done.err.is_empty() && done.err.lines().all(is_one), "{done:?}");
     assert_eq!(sandbox.run(&["check"]).err, "");
 }
 
