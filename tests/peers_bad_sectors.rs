@@ -23,6 +23,25 @@ fn on_a_bad_disk(store: &Store, blob: &str, arguments: &[&str]) -> Output {
     traced.output().expect("strace can be run")
 }
 
+/// A store that has one of the images, beside the registry that it came from.
+struct Scene {
+    store: Store,
+    image: String,
+    _registry: Registry,
+    _temp: tempfile::TempDir,
+}
+
+impl Scene {
+    fn with(tag: &str) -> Scene {
+        let temp = tempfile::tempdir().unwrap();
+        let registry = Registry::start(&temp.path().join("registry"));
+        let store = Store::at(temp.path().join("store"));
+        let image = format!("{}/real/{tag}:v1", registry.address);
+        store.pull(&image);
+        Scene { store, image, _registry: registry, _temp: temp }
+    }
+}
+
 fn mark(store: &Store, digest: &str) -> PathBuf {
     store.root().join(".layerstore/suspect").join(digest.replace(':', "-"))
 }
@@ -36,11 +55,7 @@ fn assert_code(output: &Output, code: i32) {
 #[test]
 #[ignore = "needs docker-registry, nginx and strace: run by ./tests/all"]
 fn what_the_disk_does_not_give_is_marked_and_the_next_pull_brings_it() {
-    let temp = tempfile::tempdir().unwrap();
-    let registry = Registry::start(&temp.path().join("registry"));
-    let store = Store::at(temp.path().join("store"));
-    let image = format!("{}/real/debian-apt:v1", registry.address);
-    store.pull(&image);
+    let Scene { store, image, _registry, _temp } = Scene::with("debian-apt");
     for digest in closure(store.root(), &image).into_keys() {
         let finders: [&[&str]; 4] = [
             &["check"],
@@ -69,11 +84,7 @@ fn what_the_disk_does_not_give_is_marked_and_the_next_pull_brings_it() {
 #[test]
 #[ignore = "needs docker-registry, nginx and strace: run by ./tests/all"]
 fn a_pull_that_meets_an_unreadable_manifest_brings_it() {
-    let temp = tempfile::tempdir().unwrap();
-    let registry = Registry::start(&temp.path().join("registry"));
-    let store = Store::at(temp.path().join("store"));
-    let image = format!("{}/real/debian:v1", registry.address);
-    store.pull(&image);
+    let Scene { store, image, _registry, _temp } = Scene::with("debian");
     let manifest = store.json(&["images"])[0]["digest"].as_str().unwrap().to_owned();
     let pull = ["--json", "pull", "--plain-http", "--max-connections=1", &image];
     let pulled = on_a_bad_disk(&store, &manifest, &pull);

@@ -93,3 +93,45 @@ impl Pull<'_> {
         Ok(lost)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fetch::{HttpRegistry, Puller};
+    use crate::oci::{Algorithm, MediaType, Reference};
+    use crate::store::BlobStore;
+
+    /// To publish again after a sync that failed would find the next sync well, and the names gone.
+    #[test]
+    fn only_what_is_damaged_is_a_reason_to_try_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = BlobStore::init(temp.path().join("store")).unwrap();
+        let puller = Puller::new(store, Arc::new(HttpRegistry::builder().build().unwrap()));
+        let reference: Reference = "localhost/demo:1".parse().unwrap();
+        let digest = Algorithm::Sha256.digest(b"not there");
+        let blobs = [Descriptor::new(MediaType::new("any"), digest, 9)];
+        let path = std::path::PathBuf::from("blobs");
+        let io = |code| std::io::Error::from_raw_os_error(code);
+        let failed_sync = Error::NotDurable { path: path.clone(), source: io(5) };
+        let full =
+            Error::NoSpace { action: "write", path: path.clone(), needed: None, available: None };
+        let denied = Error::Io { action: "open", path: path.clone(), source: io(13) };
+        let damaged = Error::Damaged { path: path.clone(), reason: "it is".to_owned() };
+        let incomplete = Error::Incomplete { name: "demo:1".to_owned(), digest };
+        let bad_disk = Error::Io { action: "read", path, source: io(5) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let pull = puller.begin(&reference, "pull").await.unwrap();
+            for error in [failed_sync, full, denied] {
+                let said = error.to_string();
+                let Err(error) = pull.lost(&blobs, error).await else { panic!("{said}") };
+                assert_eq!(error.to_string(), said);
+            }
+            for error in [damaged, incomplete, bad_disk] {
+                assert_eq!(pull.lost(&blobs, error).await.unwrap().len(), 1);
+            }
+        });
+    }
+}

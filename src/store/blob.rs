@@ -143,9 +143,7 @@ impl Blob {
         let mut piece = vec![0; self.len.clamp(1, PIECE) as usize];
         let mut at = 0;
         loop {
-            let read = sys::read_some_at(&self.file, &mut piece, at)
-                .inspect_err(|error| self.suspects.mark_unread(&self.digest, &self.file, error))
-                .context("read", self.digest.to_string())?;
+            let read = self.suspects.fill(&self.digest, &self.file, &mut piece, at)?;
             if read == 0 {
                 return self.compare(hasher.finish());
             }

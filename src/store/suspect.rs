@@ -73,6 +73,27 @@ impl Suspects {
         }
     }
 
+    /// Fills the buffer with a blob's bytes from a place on, but at its end; how many that were. What the disk
+    /// does not give is marked.
+    pub(crate) fn fill(
+        &self,
+        digest: &Digest,
+        file: &File,
+        buffer: &mut [u8],
+        at: u64,
+    ) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = sys::read_some_at(file, &mut buffer[filled..], at + filled as u64)
+                .inspect_err(|error| self.mark_unread(digest, file, error));
+            match read.context("read", format!("the blob {digest}"))? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
+    }
+
     /// Marks a blob that could not be read, if the disk does not give its bytes: another time it may, and
     /// then a check takes the mark away.
     pub(crate) fn mark_unread(&self, digest: &Digest, file: &File, error: &io::Error) {

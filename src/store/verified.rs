@@ -284,27 +284,13 @@ impl Source<'_> {
         let mut buffer = vec![0; PIECE];
         let mut at = 0;
         loop {
-            let read = self.fill(&mut buffer, at)?;
+            let read = self.suspects.fill(self.digest, self.file, &mut buffer, at)?;
             take(&buffer[..read]);
             at += read as u64;
             if read < PIECE {
                 return Ok(());
             }
         }
-    }
-
-    /// Fills the buffer, but at the end of the file; how many bytes that were.
-    fn fill(&self, buffer: &mut [u8], at: u64) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let read = sys::read_some_at(self.file, &mut buffer[filled..], at + filled as u64)
-                .inspect_err(|error| self.suspects.mark_unread(self.digest, self.file, error));
-            match read.context("read", format!("the blob {}", self.digest))? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        Ok(filled)
     }
 
     fn is_digest(&self, actual: Digest) -> Result<()> {

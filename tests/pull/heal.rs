@@ -115,6 +115,16 @@ fn a_mark_on_a_good_blob_goes_with_the_next_check() {
     assert_eq!(marks(&world), 0);
 }
 
+/// Of the image so many blobs came, the others were there, and all of it is as it should be.
+#[track_caller]
+fn assert_healed(world: &World, image: &Image, pulled: &Pulled, fetched: u64) {
+    let reused = image.closure().len() as u64 - fetched;
+    assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (fetched, reused), "{pulled:?}");
+    assert_eq!(marks(world), 0);
+    world.assert_has("demo:1", image);
+    world.assert_tidy(0);
+}
+
 /// Another tool's blob has the right length, and nobody has compared its bytes before it is to be named.
 #[test]
 fn what_another_tool_wrote_wrongly_is_healed_in_the_same_pull() {
@@ -134,11 +144,7 @@ fn what_another_tool_wrote_wrongly_is_healed_in_the_same_pull() {
                 world.pull("demo:1").unwrap();
                 continue;
             }
-            let pulled = pulled.unwrap();
-            assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, 3), "{pulled:?}");
-            assert_eq!(marks(&world), 0);
-            world.assert_has("demo:1", &image);
-            world.assert_tidy(0);
+            assert_healed(&world, &image, &pulled.unwrap(), 1);
         }
     }
 }
@@ -167,10 +173,7 @@ fn what_turns_out_to_be_damaged_at_the_end_is_healed_in_the_same_pull() {
         });
         let reference = world.reference("demo:1");
         let pulled = run(world.puller().observer(observer).pull(&reference)).unwrap();
-        assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, 3), "{pulled:?}");
-        assert_eq!(marks(&world), 0);
-        world.assert_has("demo:1", &image);
-        world.assert_tidy(0);
+        assert_healed(&world, &image, &pulled, 1);
     }
 }
 
@@ -185,9 +188,5 @@ fn all_that_another_tool_wrote_wrongly_is_healed_in_one_pull() {
     world.store.remove_refs(&[world.reference("demo:1").to_string()]).unwrap();
     let blobs = image.closure();
     blobs.iter().for_each(|(digest, _)| rot(&world, digest));
-    let pulled = world.pull("demo:1").unwrap();
-    assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (blobs.len() as u64, 0), "{pulled:?}");
-    assert_eq!(marks(&world), 0);
-    world.assert_has("demo:1", &image);
-    world.assert_tidy(0);
+    assert_healed(&world, &image, &world.pull("demo:1").unwrap(), blobs.len() as u64);
 }

@@ -10,12 +10,12 @@ use super::pace::Pace;
 use super::select::{Selection, select};
 use super::structure::finding;
 use super::{CheckOptions, CheckProgress, CheckReport, DamageKind, Finding, Findings};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::store::groups::{self, GROUP, PAGE, RECORD};
 use crate::store::layout::Layout;
 use crate::store::outboard::{BlobHasher, Outboard};
-use crate::sys::{self, Meta};
+use crate::sys::Meta;
 
 /// Blobs are read and hashed in pieces of this size. Reading is as fast as mapping them is, and a
 /// file that shrinks or a disk that fails gives an error where a map would kill the process.
@@ -392,15 +392,7 @@ impl Reader<'_> {
 
     /// Fills the buffer, but at the end of the file; no faster than is allowed.
     fn fill(&self, file: &File, digest: &Digest, buffer: &mut [u8], at: u64) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let read = sys::read_some_at(file, &mut buffer[filled..], at + filled as u64)
-                .inspect_err(|error| self.layout.suspects.mark_unread(digest, file, error));
-            match read.context("read", digest.to_string())? {
-                0 => break,
-                read => filled += read,
-            }
-        }
+        let filled = self.layout.suspects.fill(digest, file, buffer, at)?;
         self.count.bytes.fetch_add(filled as u64, Ordering::Relaxed);
         if let Some(pace) = &self.pace {
             pace.read(filled as u64);

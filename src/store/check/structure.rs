@@ -331,5 +331,9 @@ impl Look<'_> {
 
 /// What an error at a blob says.
 pub(super) fn finding(digest: Digest, error: &Error) -> Finding {
-    Finding { kind: kind_of(error), digest, message: error.to_string(), descriptor: None }
+    let message = match suspect::is_of_bad_bytes(error) {
+        true => format!("{error}; a pull of an image that has it brings it anew"),
+        false => error.to_string(),
+    };
+    Finding { kind: kind_of(error), digest, message, descriptor: None }
 }
